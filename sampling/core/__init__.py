@@ -1,0 +1,13 @@
+"""The ground floor shared by every method: protocol, randomness, particles, kernels, pair sums."""
+
+from typing import TYPE_CHECKING
+
+from shoal._lazy import attach
+
+if TYPE_CHECKING:
+    from shoal.sampling.core import algorithm, kernels, pairwise, particles, random
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {"shoal.sampling.core": ["algorithm", "kernels", "pairwise", "particles", "random"]},
+)
