@@ -1,4 +1,4 @@
-"""Names that are imported when first used, so that ``import shoal`` and ``shoal --help`` are fast."""
+"""Names imported when first used, so that ``import shoal`` and ``shoal --help`` are fast."""
 
 import importlib
 import sys

@@ -1,0 +1,110 @@
+"""Randomness that depends on who and when, never on how the work was cut.
+
+Every random number is a function of (run key, particle id, absolute step). A run is therefore
+bitwise the same whatever the length of its chunks, its interruptions and, for particles that do
+not interact, the number of devices: nothing is ever split by count.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def particle_keys(key: jax.Array, particle_ids: jax.Array) -> jax.Array:
+    """Return one key for each particle of a run.
+
+    Parameters
+    ----------
+    key
+        Run key, a typed key of shape ``()``.
+    particle_ids
+        Integer ids, shape ``(n,)``. A particle keeps its id through resampling and resharding.
+
+    Returns
+    -------
+    jax.Array
+        Typed keys, shape ``(n,)``.
+
+    Raises
+    ------
+    TypeError
+        If ``key`` is not one typed key.
+    """
+    check_key(key)
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, particle_ids)
+
+
+def step_keys(keys: jax.Array, step: jax.Array | int) -> jax.Array:
+    """Return the keys that particles use in one absolute step.
+
+    Parameters
+    ----------
+    keys
+        Typed keys of any shape, as from `particle_keys`.
+    step
+        Absolute step of the run, an integer scalar, counted from 0 and never reset.
+
+    Returns
+    -------
+    jax.Array
+        Typed keys of the same shape.
+    """
+    flat = jax.vmap(jax.random.fold_in, (0, None))(keys.reshape(-1), step)
+    return flat.reshape(keys.shape)
+
+
+def normal(
+    key: jax.Array,
+    particle_ids: jax.Array,
+    step: jax.Array | int,
+    shape: tuple[int, ...] = (),
+    dtype: Any = None,
+) -> jax.Array:
+    """Draw standard normal numbers for each particle at one step.
+
+    Parameters
+    ----------
+    key
+        Run key, a typed key of shape ``()``.
+    particle_ids
+        Integer ids, shape ``(n,)``.
+    step
+        Absolute step of the run.
+    shape
+        Shape of one particle's draw.
+    dtype
+        Floating dtype; JAX's default float when None.
+
+    Returns
+    -------
+    jax.Array
+        Shape ``(n, *shape)``.
+
+    Examples
+    --------
+    The numbers of a particle do not depend on its company:
+
+    >>> import jax, jax.numpy as jnp
+    >>> from shoal.sampling.core import random
+    >>> key = jax.random.key(0)
+    >>> together = random.normal(key, jnp.arange(8), step=3, shape=(2,))
+    >>> alone = random.normal(key, jnp.array([5]), step=3, shape=(2,))
+    >>> bool((together[5] == alone[0]).all())
+    True
+    """
+    keys = step_keys(particle_keys(key, particle_ids), step)
+    draw = lambda k: jax.random.normal(k, shape, dtype or jnp.result_type(float))
+    return jax.vmap(draw)(keys)
+
+
+def check_key(key: Any, name: str = "key") -> None:
+    """Raise ``TypeError`` unless ``key`` is one typed PRNG key, saying how to make one."""
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise TypeError(
+            f"{name} must be a typed key such as jax.random.key(0), got {type(key).__name__} of "
+            f"dtype {getattr(key, 'dtype', None)}; wrap an old-style key with "
+            "jax.random.wrap_key_data"
+        )
+    if key.shape != ():
+        raise TypeError(f"{name} must be one key of shape (), got shape {key.shape}")

@@ -1,0 +1,74 @@
+"""The constant metric of a Langevin sampler, held by its factor so that no step ever solves."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+
+class Metric(eqx.Module):
+    """An inverse mass matrix M = L Lᵀ, held by L.
+
+    Attributes
+    ----------
+    factor
+        L: shape ``()`` or ``(d,)`` (the square root of a diagonal) or ``(d, d)`` (lower Cholesky).
+    """
+
+    factor: jax.Array
+
+    def color(self, white: jax.Array) -> jax.Array:
+        """L ``white``, for a vector of shape ``(d,)``."""
+        return self.factor @ white if self.factor.ndim == 2 else self.factor * white
+
+    def whiten(self, covector: jax.Array) -> jax.Array:
+        """Lᵀ ``covector``: a gradient, shape ``(d,)``, in coordinates where M is the identity."""
+        return covector @ self.factor if self.factor.ndim == 2 else self.factor * covector
+
+    def check(self, dim: int) -> None:
+        """Raise ``ValueError`` unless the metric fits positions of ``dim`` coordinates."""
+        if self.factor.ndim and self.factor.shape[-1] != dim:
+            raise ValueError(
+                f"inverse_mass_matrix has shape {self.factor.shape}, but the position has {dim} "
+                f"coordinates; give a scalar, ({dim},) or ({dim}, {dim})"
+            )
+
+
+def as_metric(inverse_mass_matrix: Any) -> Metric:
+    """Factor an inverse mass matrix.
+
+    Parameters
+    ----------
+    inverse_mass_matrix
+        A positive scalar, a positive vector ``(d,)`` (a diagonal), a symmetric positive definite
+        ``(d, d)`` matrix, or None for the identity. Coordinates are those of
+        ``jax.flatten_util.ravel_pytree`` of the position.
+
+    Raises
+    ------
+    ValueError
+        If the shape is impossible or, for concrete values, the matrix is not positive definite.
+    """
+    if isinstance(inverse_mass_matrix, Metric):
+        return inverse_mass_matrix
+    value = jnp.asarray(1.0 if inverse_mass_matrix is None else inverse_mass_matrix)
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        value = value.astype(jnp.result_type(float))
+    if value.ndim > 2 or (value.ndim == 2 and value.shape[0] != value.shape[1]):
+        raise ValueError(
+            f"inverse_mass_matrix must be a scalar, (d,) or (d, d), got shape {value.shape}"
+        )
+    factor = jnp.linalg.cholesky(value) if value.ndim == 2 else jnp.sqrt(value)
+    if not isinstance(factor, jax.core.Tracer) and not _is_positive(value, factor):
+        raise ValueError(
+            "inverse_mass_matrix must be symmetric positive definite (positive, for a scalar or a "
+            f"diagonal), got {inverse_mass_matrix}"
+        )
+    return Metric(factor)
+
+
+def _is_positive(value: jax.Array, factor: jax.Array) -> bool:
+    diagonal = jnp.diagonal(factor) if factor.ndim == 2 else factor
+    symmetric = value.ndim < 2 or bool(jnp.allclose(value, value.T, rtol=1e-4))
+    return symmetric and bool(jnp.isfinite(factor).all() & (diagonal > 0).all())
