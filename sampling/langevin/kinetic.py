@@ -74,7 +74,7 @@ class KineticInfo(NamedTuple):
         Energy that the maps A and B failed to conserve (the heat exchanged in O is no error).
     is_accepted
         Whether the step was taken. False only where the new point is not finite; the particle
-        then stays and its momentum is drawn afresh.
+        then stays and turns back: its momentum changes sign.
     status
         int8 `shoal.sampling.core.algorithm.Status` code.
     """
@@ -186,18 +186,17 @@ def _build(
         noise = jax.random.normal(key, (word.count("O"), *x.shape), x.dtype)
         new, work = _run_word(word, h, friction, metric, noise, value_and_score, x, state)
         energy_error = work - (new.log_density - state.log_density)
-        status = proposal_status(new.log_density, jnp.isfinite(jnp.vdot(new.score, new.score)))
-        is_accepted = (status == Status.OK) & jnp.isfinite(energy_error)
-        diverged = (status == Status.OK) & ~(energy_error <= 1000)
-        stay = state._replace(momentum=noise[0])
+        status = proposal_status(new.log_density, jnp.isfinite(work))
+        is_accepted = status == Status.OK
+        status = jnp.where(is_accepted & (energy_error > 1000), Status.DIVERGENCE, status)
+        stay = state._replace(momentum=-state.momentum)
         kept = jax.tree.map(
             lambda a, b: jnp.where(is_accepted, a, b),
             new._replace(position=unravel(new.position)),
             stay,
         )
-        status = jnp.where(diverged, jnp.int8(Status.DIVERGENCE), status)
         rate = jnp.where(is_accepted, jnp.exp(-jnp.maximum(energy_error, 0)), 0)
-        return kept, KineticInfo(rate, energy_error, is_accepted, status)
+        return kept, KineticInfo(rate, energy_error, is_accepted, status.astype(jnp.int8))
 
     return Algorithm(init, step)
 

@@ -198,8 +198,8 @@ def _propose(
 ) -> tuple[OverdampedState, jax.Array, jax.Array]:
     """Propose a point; return its state, the log acceptance ratio and its status.
 
-    In log π(y) - log π(x) + log q(y, x) - log q(x, y) with the Gaussian densities q of the proposal,
-    all inverses of M cancel. What remains is the error of the trapezoidal rule along the move and a
+    In log π(y) - log π(x) + log q(y, x) - log q(x, y), with q the proposal's Gaussian density, the
+    inverses of M cancel. What remains is the error of the trapezoidal rule along the move and a
     difference of norms:
 
         log π(y) - log π(x) - (y - x)·(s(x) + s(y)) / 2 - (h / 4) (|Lᵀs(y)|² - |Lᵀs(x)|²).
