@@ -11,13 +11,31 @@ import jax
 import jax.numpy as jnp
 
 
-def particle_keys(key: jax.Array, particle_ids: jax.Array) -> jax.Array:
-    """Return one key for each particle of a run.
+def step_key(key: jax.Array, step: jax.Array | int) -> jax.Array:
+    """Return the key of one absolute step of a run.
 
     Parameters
     ----------
     key
         Run key, a typed key of shape ``()``.
+    step
+        Absolute step, an integer scalar, counted from 0 over the whole run and never reset.
+
+    Returns
+    -------
+    jax.Array
+        Typed key of shape ``()``: what an algorithm's ``step`` receives.
+    """
+    return jax.random.fold_in(key, step)
+
+
+def particle_keys(key: jax.Array, particle_ids: jax.Array) -> jax.Array:
+    """Return one key for each particle, from the key of a step.
+
+    Parameters
+    ----------
+    key
+        Typed key of shape ``()``, as from `step_key`.
     particle_ids
         Integer ids, shape ``(n,)``. A particle keeps its id through resampling and resharding.
 
@@ -25,33 +43,8 @@ def particle_keys(key: jax.Array, particle_ids: jax.Array) -> jax.Array:
     -------
     jax.Array
         Typed keys, shape ``(n,)``.
-
-    Raises
-    ------
-    TypeError
-        If ``key`` is not one typed key.
     """
-    check_key(key)
     return jax.vmap(jax.random.fold_in, (None, 0))(key, particle_ids)
-
-
-def step_keys(keys: jax.Array, step: jax.Array | int) -> jax.Array:
-    """Return the keys that particles use in one absolute step.
-
-    Parameters
-    ----------
-    keys
-        Typed keys of any shape, as from `particle_keys`.
-    step
-        Absolute step of the run, an integer scalar, counted from 0 and never reset.
-
-    Returns
-    -------
-    jax.Array
-        Typed keys of the same shape.
-    """
-    flat = jax.vmap(jax.random.fold_in, (0, None))(keys.reshape(-1), step)
-    return flat.reshape(keys.shape)
 
 
 def normal(
@@ -81,6 +74,11 @@ def normal(
     jax.Array
         Shape ``(n, *shape)``.
 
+    Raises
+    ------
+    TypeError
+        If ``key`` is not one typed key.
+
     Examples
     --------
     The numbers of a particle do not depend on its company:
@@ -93,7 +91,8 @@ def normal(
     >>> bool((together[5] == alone[0]).all())
     True
     """
-    keys = step_keys(particle_keys(key, particle_ids), step)
+    check_key(key)
+    keys = particle_keys(step_key(key, step), particle_ids)
     draw = lambda k: jax.random.normal(k, shape, dtype or jnp.result_type(float))
     return jax.vmap(draw)(keys)
 
