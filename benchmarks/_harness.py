@@ -33,7 +33,7 @@ class Options:
     json: Path | None
 
     def rounds(self, full: int, quick: int) -> int:
-        """Number of rounds to time: fewer with ``--quick``."""
+        """Return the number of rounds to time: fewer with ``--quick``."""
         return quick if self.quick else full
 
 
