@@ -5,23 +5,27 @@
 
 from typing import TYPE_CHECKING
 
+from shoal._canary import version_is_known_wrong, warn_if_wrong
 from shoal._lazy import attach
-from shoal._version import __version__
+from shoal._version import __version__ as __version__
 
 if __name__ != "shoal":
     raise ImportError(f"import this package as 'shoal', not as {__name__!r}")
 
 if TYPE_CHECKING:
-    from shoal import inference, models, sampling
-    from shoal.inference import Result, Target, sample
-    from shoal.sampling import core, langevin
+    from shoal import inference as inference, models as models, sampling as sampling
+    from shoal.inference import Result as Result, Target as Target, sample as sample
+    from shoal.sampling import core as core, langevin as langevin
+else:
+    __getattr__, __dir__, __all__ = attach(
+        __name__,
+        {
+            "shoal": ["inference", "models", "sampling"],
+            "shoal.inference": ["Result", "Target", "sample"],
+            "shoal.sampling": ["core", "langevin"],
+        },
+    )
+    __all__ += ["__version__"]
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    {
-        "shoal": ["inference", "models", "sampling"],
-        "shoal.inference": ["Result", "Target", "sample"],
-        "shoal.sampling": ["core", "langevin"],
-    },
-)
-__all__ += ["__version__"]
+if version_is_known_wrong():
+    warn_if_wrong()

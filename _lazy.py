@@ -11,6 +11,10 @@ def attach(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Return the ``__getattr__``, ``__dir__`` and ``__all__`` of a lazy package (PEP 562).
 
+    Type checkers need the same names imported under ``if TYPE_CHECKING``, each as itself, and this
+    call in the ``else`` branch, where they do not see it: they would take ``__getattr__`` as a
+    promise that every name exists. ``tests/test_imports.py`` compares the two branches.
+
     Parameters
     ----------
     package

@@ -8,17 +8,17 @@ if __name__ != "shoal.inference":
     raise ImportError(f"import this package as 'shoal.inference', not as {__name__!r}")
 
 if TYPE_CHECKING:
-    from shoal.inference import diagnostics
-    from shoal.inference.result import Result
-    from shoal.inference.sample import sample
-    from shoal.inference.target import Target
-
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    {
-        "shoal.inference": ["diagnostics"],
-        "shoal.inference.result": ["Result"],
-        "shoal.inference.sample": ["sample"],
-        "shoal.inference.target": ["Target"],
-    },
-)
+    from shoal.inference import diagnostics as diagnostics
+    from shoal.inference.result import Result as Result
+    from shoal.inference.sample import sample as sample
+    from shoal.inference.target import Target as Target
+else:
+    __getattr__, __dir__, __all__ = attach(
+        __name__,
+        {
+            "shoal.inference": ["diagnostics"],
+            "shoal.inference.result": ["Result"],
+            "shoal.inference.sample": ["sample"],
+            "shoal.inference.target": ["Target"],
+        },
+    )

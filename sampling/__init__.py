@@ -8,6 +8,6 @@ if __name__ != "shoal.sampling":
     raise ImportError(f"import this package as 'shoal.sampling', not as {__name__!r}")
 
 if TYPE_CHECKING:
-    from shoal.sampling import core, langevin
-
-__getattr__, __dir__, __all__ = attach(__name__, {"shoal.sampling": ["core", "langevin"]})
+    from shoal.sampling import core as core, langevin as langevin
+else:
+    __getattr__, __dir__, __all__ = attach(__name__, {"shoal.sampling": ["core", "langevin"]})

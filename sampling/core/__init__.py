@@ -5,9 +5,15 @@ from typing import TYPE_CHECKING
 from shoal._lazy import attach
 
 if TYPE_CHECKING:
-    from shoal.sampling.core import algorithm, kernels, pairwise, particles, random
-
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    {"shoal.sampling.core": ["algorithm", "kernels", "pairwise", "particles", "random"]},
-)
+    from shoal.sampling.core import (
+        algorithm as algorithm,
+        kernels as kernels,
+        pairwise as pairwise,
+        particles as particles,
+        random as random,
+    )
+else:
+    __getattr__, __dir__, __all__ = attach(
+        __name__,
+        {"shoal.sampling.core": ["algorithm", "kernels", "pairwise", "particles", "random"]},
+    )
