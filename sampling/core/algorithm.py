@@ -108,6 +108,9 @@ class Sampler(eqx.Module):
     target_acceptance
         The acceptance rate to which warm-up tunes ``parameters["step_size"]``, in (0, 1), or
         None where the method has nothing to tune. Static.
+    is_adjusted
+        Whether the method itself accepts or rejects. Warm-up does it for one that does not, so that
+        a step size tried too large cannot throw a chain out. Static.
     prepare
         Maps the value given for a parameter to the form held in ``parameters`` (a matrix to its
         factors, say), by name. Static.
@@ -124,6 +127,7 @@ class Sampler(eqx.Module):
     parameters: dict[str, Any]
     options: tuple[tuple[str, Any], ...] = eqx.field(static=True, default=())
     target_acceptance: float | None = eqx.field(static=True, default=None)
+    is_adjusted: bool = eqx.field(static=True, default=True)
     prepare: tuple[tuple[str, Callable[[Any], Any]], ...] = eqx.field(static=True, default=())
 
     def __call__(self, log_density: LogDensity) -> Any:

@@ -91,7 +91,8 @@ def baoab(step_size: Any = 0.1, friction: Any = 1.0, inverse_mass_matrix: Any = 
     Parameters
     ----------
     step_size
-        h > 0, in units of time (length over velocity). The initial value where warm-up tunes it.
+        h > 0, in units of time (length over velocity). The initial value where warm-up tunes it, to
+        a `KineticInfo.acceptance_rate` of 0.9.
     friction
         γ >= 0, per unit of time. Zero makes the dynamics Hamiltonian.
     inverse_mass_matrix
@@ -119,14 +120,15 @@ def baoab(step_size: Any = 0.1, friction: Any = 1.0, inverse_mass_matrix: Any = 
     >>> state.position.shape, int(info.status)
     ((3,), 0)
     """
-    return _sampler("BAOAB", step_size, friction, inverse_mass_matrix)
+    return _sampler("BAOAB", step_size, friction, inverse_mass_matrix, target_acceptance=0.9)
 
 
 def obabo(step_size: Any = 0.1, friction: Any = 1.0, inverse_mass_matrix: Any = None) -> Sampler:
     """OBABO: second order, a leapfrog step between two partial refreshments of the momentum.
 
-    Parameters, result and errors are those of `baoab`. Of the two, `baoab` has the smaller bias in
-    position; OBABO is the one that a Metropolis correction builds on.
+    Parameters, result and errors are those of `baoab`, but warm-up tunes the step size to an
+    acceptance rate of 0.99: of the two, OBABO has the larger bias in position. It is the one that a
+    Metropolis correction builds on.
 
     Examples
     --------
@@ -138,10 +140,16 @@ def obabo(step_size: Any = 0.1, friction: Any = 1.0, inverse_mass_matrix: Any = 
     >>> bool(info.is_accepted)
     True
     """
-    return _sampler("OBABO", step_size, friction, inverse_mass_matrix)
+    return _sampler("OBABO", step_size, friction, inverse_mass_matrix, target_acceptance=0.99)
 
 
-def _sampler(word: str, step_size: Any, friction: Any, inverse_mass_matrix: Any) -> Sampler:
+def _sampler(
+    word: str,
+    step_size: Any,
+    friction: Any,
+    inverse_mass_matrix: Any,
+    target_acceptance: float,
+) -> Sampler:
     prepare = {
         "step_size": check_positive("step_size"),
         "friction": check_positive("friction", allow_zero=True),
@@ -155,7 +163,8 @@ def _sampler(word: str, step_size: Any, friction: Any, inverse_mass_matrix: Any)
             "inverse_mass_matrix": as_metric(inverse_mass_matrix),
         },
         options=(("word", word),),
-        target_acceptance=0.9,
+        target_acceptance=target_acceptance,
+        is_adjusted=False,
         prepare=tuple(prepare.items()),
     )
 

@@ -103,7 +103,7 @@ def ula(step_size: Any = 0.1, inverse_mass_matrix: Any = None) -> Sampler:
     >>> state.position.shape, bool(info.is_accepted)
     ((3,), True)
     """
-    return _sampler(_build_ula, step_size, inverse_mass_matrix, target_acceptance=0.95)
+    return _sampler(_build_ula, step_size, inverse_mass_matrix, 0.98, is_adjusted=False)
 
 
 def mala(step_size: Any = 0.1, inverse_mass_matrix: Any = None) -> Sampler:
@@ -138,11 +138,15 @@ def mala(step_size: Any = 0.1, inverse_mass_matrix: Any = None) -> Sampler:
     >>> 0.0 <= float(info.acceptance_rate) <= 1.0
     True
     """
-    return _sampler(_build_mala, step_size, inverse_mass_matrix, target_acceptance=0.574)
+    return _sampler(_build_mala, step_size, inverse_mass_matrix, 0.574, is_adjusted=True)
 
 
 def _sampler(
-    build: Any, step_size: Any, inverse_mass_matrix: Any, target_acceptance: float
+    build: Any,
+    step_size: Any,
+    inverse_mass_matrix: Any,
+    target_acceptance: float,
+    is_adjusted: bool,
 ) -> Sampler:
     prepare = {"step_size": check_positive("step_size"), "inverse_mass_matrix": as_metric}
     return Sampler(
@@ -152,6 +156,7 @@ def _sampler(
             "inverse_mass_matrix": as_metric(inverse_mass_matrix),
         },
         target_acceptance=target_acceptance,
+        is_adjusted=is_adjusted,
         prepare=tuple(prepare.items()),
     )
 

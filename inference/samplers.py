@@ -1,0 +1,70 @@
+"""What may stand as a sampler: ours, any BlackJAX algorithm, or a name."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from shoal.sampling import langevin
+from shoal.sampling.core.algorithm import Sampler
+
+NAMES = ("nuts", "mclmc", "mala", "ula", "baoab", "obabo")
+
+
+def as_sampler(sampler: Any, positions: Any) -> tuple[Sampler, float | None]:
+    """Return a `Sampler` and the acceptance rate to tune it for (None where there is none).
+
+    Parameters
+    ----------
+    sampler
+        A `Sampler`, a ``functools.partial`` of a BlackJAX algorithm, any other function of a log
+        density, or one of `NAMES`.
+    positions
+        Positions of all chains, leading chain axis; tells the dimension.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``sampler`` is none of these.
+    """
+    if isinstance(sampler, str):
+        sampler = _by_name(sampler, positions)
+    if isinstance(sampler, functools.partial):
+        sampler = Sampler.from_partial(sampler, _blackjax_target(sampler.func))
+    if isinstance(sampler, Sampler):
+        return sampler, sampler.target_acceptance
+    if callable(sampler) and not isinstance(sampler, type):
+        return Sampler(sampler, {}), None
+    raise TypeError(
+        f"sampler must be a sampler such as langevin.mala(), a functools.partial of a BlackJAX "
+        f"algorithm or one of {NAMES}, got {sampler!r}"
+    )
+
+
+def _by_name(name: str, positions: Any) -> Any:
+    if name in ("mala", "ula", "baoab", "obabo"):
+        return getattr(langevin, name)()
+    import blackjax
+
+    leaves = jax.tree.leaves(positions)
+    dim = sum(leaf[0].size for leaf in leaves)
+    one = jnp.ones(dim, leaves[0].dtype)
+    if name == "nuts":
+        return functools.partial(blackjax.nuts, step_size=0.5, inverse_mass_matrix=one)
+    if name == "mclmc":
+        length = float(dim) ** 0.5
+        return functools.partial(
+            blackjax.mclmc, L=length, step_size=length / 4, inverse_mass_matrix=one
+        )
+    raise ValueError(f"sampler must be one of {NAMES}, got {name!r}")
+
+
+def _blackjax_target(algorithm: Any) -> float | None:
+    """Acceptance rate that BlackJAX or the literature tunes an algorithm for."""
+    import blackjax
+
+    rates = {"nuts": 0.8, "hmc": 0.8, "mala": 0.574, "barker": 0.4}
+    return next(
+        (rate for name, rate in rates.items() if algorithm is getattr(blackjax, name)), None
+    )

@@ -1,0 +1,160 @@
+"""From what the user gives to a target and a checked start for every chain."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from shoal.inference.target import Target
+from shoal.sampling.core.random import particle_keys
+
+
+def as_target(
+    model: Any, model_args: tuple[Any, ...], model_kwargs: dict[str, Any], init: Any
+) -> Target:
+    """Make a target of a NumPyro model, a log density (with ``init``) or a target.
+
+    Raises
+    ------
+    TypeError
+        If ``model`` is none of these, or arguments are given to what takes none.
+    """
+    if isinstance(model, Target):
+        if model_args or model_kwargs:
+            raise TypeError("model is a Target, which holds its data: leave out model_args/kwargs")
+        return model
+    if not callable(model):
+        raise TypeError(
+            "model must be a NumPyro model, a log density or a Target, "
+            f"got {type(model).__name__}: {model!r}"
+        )
+    takes_a_position = _accepts_one_argument(model) and not model_args and not model_kwargs
+    if init is None or not takes_a_position or _is_numpyro_model(model, init):
+        return Target.from_numpyro(model, model_args, model_kwargs)
+    return Target.from_log_density(model)
+
+
+def initial_positions(target: Target, init: Any, num_chains: int, key: jax.Array) -> Any:
+    """Return unconstrained starts of all chains, leaves of shape ``(num_chains, ...)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``init`` does not fit the target or the number of chains.
+    """
+    keys = particle_keys(key, jnp.arange(num_chains))
+    if target.is_numpyro:
+        return _numpyro_starts(target, init, num_chains, keys)
+    if init is None:
+        raise ValueError("init is None, but a log density needs a start: give init=position")
+    if callable(init):
+        positions = jax.vmap(init)(keys)
+    else:
+        positions = _as_chains(target, jax.tree.map(jnp.asarray, init), num_chains)
+    _check_leaves(positions)
+    return positions
+
+
+def check_starts(target: Target, positions: Any) -> None:
+    """Raise ``ValueError`` unless density and gradient are finite at every chain's start."""
+    values, gradients = _value_and_gradients(target, positions)
+    finite = np.isfinite(np.asarray(values))
+    for leaf in jax.tree.leaves(gradients):
+        finite &= np.isfinite(np.asarray(leaf)).reshape(len(finite), -1).all(axis=1)
+    for chain in np.flatnonzero(~finite):
+        position = jax.tree.map(lambda leaf, chain=chain: leaf[chain], positions)
+        raise ValueError(target.explain_bad_start(position, int(chain)))
+
+
+@eqx.filter_jit
+def _value_and_gradients(target: Target, positions: Any) -> Any:
+    return jax.vmap(jax.value_and_grad(target.log_density))(positions)
+
+
+def _accepts_one_argument(model: Callable) -> bool:
+    try:
+        inspect.signature(model).bind(object())
+    except TypeError:
+        return False
+    except ValueError:  # a builtin without a signature
+        return True
+    return True
+
+
+def _is_numpyro_model(model: Callable, init: Any) -> bool:
+    """Whether a function of one argument draws NumPyro sites instead of returning a density."""
+    import numpyro
+
+    argument = jax.eval_shape(init, jax.random.key(0)) if callable(init) else init
+    sites: list[str] = []
+
+    def call(argument: Any) -> None:
+        with numpyro.handlers.trace() as trace, numpyro.handlers.seed(rng_seed=0):
+            model(argument)
+        sites.extend(trace)
+
+    try:
+        eqx.filter_eval_shape(call, argument)
+    except Exception:
+        # Whatever is wrong shows again, with its own message, where the target is built.
+        return bool(sites)
+    return bool(sites)
+
+
+def _as_chains(target: Target, init: Any, num_chains: int) -> Any:
+    """Tell a start for each chain from one start for all, by what the log density accepts."""
+    leaves = jax.tree.leaves(init)
+    _check_leaves(init)
+    stacked = all(leaf.ndim and leaf.shape[0] == num_chains for leaf in leaves)
+    one_works, why = _gives_a_scalar(target, init)
+    row_works = stacked and _gives_a_scalar(target, jax.tree.map(lambda leaf: leaf[0], init))[0]
+    # A lone vector that happens to be as long as there are chains is a point, not a row of scalars.
+    lone_vector = len(leaves) == 1 and leaves[0].ndim == 1
+    if row_works and not (one_works and lone_vector):
+        return init
+    if one_works:
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_chains, *leaf.shape)), init)
+    shapes = jax.tree.map(jnp.shape, init)
+    raise ValueError(
+        f"the log density gives no scalar at init, neither as one position nor as "
+        f"{num_chains} positions (num_chains) along the leading axis; init has shapes {shapes}: "
+        f"{why}"
+    )
+
+
+def _gives_a_scalar(target: Target, position: Any) -> tuple[bool, str]:
+    try:
+        value = eqx.filter_eval_shape(target.log_density, position)
+    except Exception as error:
+        return False, f"{type(error).__name__}: {error}"
+    if value.shape != ():
+        return False, f"it returned shape {value.shape}"
+    return True, ""
+
+
+def _check_leaves(position: Any) -> None:
+    leaves = jax.tree_util.tree_leaves_with_path(position)
+    if not leaves:
+        raise ValueError(f"init holds no array: {position!r}")
+    dtypes = {}
+    for path, leaf in leaves:
+        name = "init" + jax.tree_util.keystr(path)
+        dtypes[name] = jnp.result_type(leaf).name
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(
+                f"{name} must hold floats, got dtype {leaf.dtype}; use {leaf.dtype}.astype(float)"
+            )
+    if len(set(dtypes.values())) > 1:
+        raise TypeError(f"the leaves of init must share one dtype, got {dtypes}")
+
+
+def _numpyro_starts(target: Target, init: Any, num_chains: int, keys: jax.Array) -> Any:
+    random = jax.vmap(target.init)(keys)
+    if init is None:
+        return random
+    values = jax.vmap(init)(keys) if callable(init) else init
+    return target.place(random, values, num_chains, stacked=callable(init))
