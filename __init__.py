@@ -9,9 +9,6 @@ from shoal._canary import version_is_known_wrong, warn_if_wrong
 from shoal._lazy import attach
 from shoal._version import __version__ as __version__
 
-if __name__ != "shoal":
-    raise ImportError(f"import this package as 'shoal', not as {__name__!r}")
-
 if TYPE_CHECKING:
     from shoal import inference as inference, models as models, sampling as sampling
     from shoal.inference import Result as Result, Target as Target, sample as sample
