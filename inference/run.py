@@ -223,8 +223,8 @@ class _Reporter:
         summary = self.describe(tally, done) if self.describe else ""
         if self.bar is not None:
             if self.bar.n == 0:
-                # Rate and time left are those of the steps: the clock starts after compiling.
-                self.bar.start_t = self.bar.start_t + compile_seconds
+                # Rate and time left are those of the steps: their clock starts after compiling.
+                self.bar.start_t = self.bar.last_print_t = self.bar.start_t + compile_seconds
             compiled = f"compiled in {compile_seconds:.1f} s"
             self.bar.set_postfix_str(", ".join(filter(None, [summary, compiled])), refresh=False)
             self.bar.update(done - self.bar.n)
