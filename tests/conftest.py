@@ -1,0 +1,45 @@
+"""What every test file may use. Warnings are errors (pyproject.toml); nothing here is global."""
+
+import os
+
+# Before jax: tests state CPU figures, and pictures are drawn to files.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["MPLBACKEND"] = "agg"
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import pytest
+
+GLOBAL_SETTINGS = (
+    "jax_debug_nans",
+    "jax_disable_jit",
+    "jax_enable_x64",
+    "jax_numpy_dtype_promotion",
+    "jax_numpy_rank_promotion",
+)
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Run the test in float64, and leave the process as it was."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks() -> Iterator[None]:
+    """Fail a test that leaves a global setting of jax changed behind."""
+    before = {name: getattr(jax.config, name) for name in GLOBAL_SETTINGS}
+    yield
+    leaked = {name: getattr(jax.config, name) for name in GLOBAL_SETTINGS}
+    for name, value in before.items():
+        jax.config.update(name, value)
+    assert leaked == before
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """Top folder of the source tree."""
+    return Path(__file__).resolve().parent.parent
