@@ -1,0 +1,138 @@
+"""What every analytic density offers, and the early checks of their parameters."""
+
+import abc
+import operator
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Density(eqx.Module):
+    """A probability density on R^d with known moments, normaliser and exact draws.
+
+    A density is an immutable pytree whose leaves are its parameters, so it passes through
+    ``jax.jit``, ``jax.vmap`` and ``jax.grad`` like an array, and changing a parameter compiles
+    nothing.
+    """
+
+    @property
+    @abc.abstractmethod
+    def dim(self) -> int:
+        """Number of coordinates, d."""
+
+    @property
+    @abc.abstractmethod
+    def mean(self) -> jax.Array:
+        """Exact mean, shape ``(d,)``."""
+
+    @property
+    @abc.abstractmethod
+    def covariance(self) -> jax.Array:
+        """Exact covariance, shape ``(d, d)``."""
+
+    @property
+    @abc.abstractmethod
+    def log_normalizer(self) -> jax.Array:
+        """Exact log of the integral of ``exp(log_density(x))``, a scalar."""
+
+    @abc.abstractmethod
+    def log_density(self, x: jax.Array) -> jax.Array:
+        """Unnormalised log density of one point of shape ``(d,)``, a scalar."""
+
+    @abc.abstractmethod
+    def sample(self, key: jax.Array, num: int) -> jax.Array:
+        """Draw ``num`` exact and independent points, shape ``(num, d)``."""
+
+    def _point(self, x: jax.Array) -> jax.Array:
+        """Return ``x`` as an array, checked to be one point."""
+        if jnp.shape(x) != (self.dim,):
+            raise ValueError(
+                f"x must be one point of shape ({self.dim},), got shape {jnp.shape(x)}; "
+                "map over many points with jax.vmap"
+            )
+        return jnp.asarray(x)
+
+
+def float_dtype(dtype: Any, *values: Any) -> Any:
+    """Return ``dtype``, or when it is None the common floating dtype of the arrays in ``values``.
+
+    Python numbers and lists, and integer arrays, have no say; where nothing has, the answer is
+    JAX's default float.
+    """
+    default = np.dtype(jnp.result_type(float))
+    if dtype is None:
+        given = [value.dtype for value in values if hasattr(value, "dtype")]
+        floating = [one for one in given if jnp.issubdtype(one, jnp.floating)]
+        dtype = np.result_type(*floating) if floating else default
+        if dtype == np.float64:
+            dtype = default
+    dtype = np.dtype(dtype)
+    if dtype not in (np.float32, np.float64):
+        raise ValueError(f"dtype must be float32 or float64, got {dtype}")
+    if dtype == np.float64 and default != np.float64:
+        raise ValueError("dtype float64 needs jax_enable_x64; see jax.enable_x64")
+    return dtype
+
+
+def is_traced(value: Any) -> bool:
+    """Tell whether ``value`` is known only when a compiled program runs."""
+    return isinstance(value, jax.core.Tracer)
+
+
+def as_parameter(value: Any, name: str, ndims: tuple[int, ...], positive: bool = False) -> Any:
+    """Return a parameter in float64 on the host, checked, or as it is where it is traced.
+
+    Factorising on the host in float64 keeps an ill-conditioned covariance accurate even where
+    its factor is then stored in float32.
+
+    Raises
+    ------
+    TypeError
+        If it is not real.
+    ValueError
+        If its number of axes is not in ``ndims``, an axis is empty, or an entry is not finite or,
+        with ``positive``, not above zero.
+    """
+    array = value if is_traced(value) else np.asarray(value)
+    if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    if array.ndim not in ndims or 0 in array.shape:
+        wanted = " or ".join(map(str, ndims))
+        raise ValueError(f"{name} must be a non-empty array with {wanted} axes, got {array.shape}")
+    if is_traced(value):
+        return array
+    array = array.astype(np.float64)
+    if not np.all(np.isfinite(array)) or (positive and np.any(array <= 0)):
+        kind = "positive and finite" if positive else "finite"
+        raise ValueError(f"{name} must be {kind}, got {value!r}")
+    return array
+
+
+def as_size(value: Any, name: str, smallest: int) -> int:
+    """Return ``value`` as an int of at least ``smallest``, or raise naming ``name``."""
+    try:
+        size = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    if size < smallest:
+        raise ValueError(f"{name} must be at least {smallest}, got {size}")
+    return size
+
+
+def cholesky_factor(matrices: Any, name: str) -> Any:
+    """Return the lower Cholesky factor of matrices ``(..., d, d)``, checked where concrete."""
+    if is_traced(matrices):
+        return jnp.linalg.cholesky(matrices)
+    largest = np.abs(matrices).max()
+    if not np.allclose(matrices, np.swapaxes(matrices, -1, -2), rtol=0, atol=1e-5 * largest):
+        raise ValueError(f"{name} must be symmetric, got {matrices!r}")
+    try:
+        return np.linalg.cholesky(matrices)
+    except np.linalg.LinAlgError:
+        smallest = np.linalg.eigvalsh(matrices).min()
+        raise ValueError(
+            f"{name} must be positive definite; its smallest eigenvalue is {smallest:.3g}"
+        ) from None
