@@ -9,7 +9,7 @@ from _harness import Report, interleave, parse_options
 
 from shoal.inference.chains import Chains, broadcast
 from shoal.inference.run import run
-from shoal.inference.sample import _describe, _keep, _tally
+from shoal.inference._sample import _describe, _keep, _tally
 from shoal.inference.target import Target
 from shoal.sampling import langevin
 from shoal.sampling.core.random import step_key

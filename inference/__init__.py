@@ -8,17 +8,21 @@ if __name__ != "shoal.inference":
     raise ImportError(f"import this package as 'shoal.inference', not as {__name__!r}")
 
 if TYPE_CHECKING:
-    from shoal.inference import diagnostics as diagnostics
+    from shoal.inference import diagnostics as diagnostics, plot as plot, run as run
+    from shoal.inference._sample import (
+        SamplingError as SamplingError,
+        SamplingWarning as SamplingWarning,
+        sample as sample,
+    )
     from shoal.inference.result import Result as Result
-    from shoal.inference.sample import sample as sample
     from shoal.inference.target import Target as Target
 else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
         {
-            "shoal.inference": ["diagnostics"],
+            "shoal.inference": ["diagnostics", "plot", "run"],
+            "shoal.inference._sample": ["SamplingError", "SamplingWarning", "sample"],
             "shoal.inference.result": ["Result"],
-            "shoal.inference.sample": ["sample"],
             "shoal.inference.target": ["Target"],
         },
     )
