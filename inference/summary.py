@@ -1,0 +1,243 @@
+"""A table of a posterior: moments, interval, Monte Carlo errors, effective sizes and R-hat.
+
+ArviZ computes the diagnostics; the table is made here because the one of ArviZ 1.x rounds its
+numbers to text and has other columns than that of 0.23.
+"""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shoal.inference.arviz import import_arviz
+
+if TYPE_CHECKING:
+    from shoal.inference.result import Result
+
+Labels = Mapping[str, Sequence[str]]
+
+_INTERVAL = (0.05, 0.95)
+_HEADINGS = {
+    "mean": "mean",
+    "sd": "sd",
+    "lower": "5%",
+    "upper": "95%",
+    "mcse_mean": "mcse",
+    "ess_bulk": "ESS bulk",
+    "ess_tail": "ESS tail",
+    "r_hat": "R-hat",
+}
+# Vehtari, Gelman, Simpson, Carpenter and Bürkner, "Rank-normalization, folding, and localization",
+# Bayesian Analysis 16 (2021), section 4: R-hat below 1.01 and 100 effective draws from each chain.
+_R_HAT = 1.01
+_ESS_PER_CHAIN = 100
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A row for every scalar of the posterior; ``print`` shows the table.
+
+    Attributes
+    ----------
+    names
+        Names of the scalars, such as ``"mu"`` or ``"theta[3]"``.
+    columns
+        float64 arrays ``(len(names),)``: ``mean``, ``sd``, ``lower`` and ``upper`` (5 % and 95 %
+        quantiles), ``mcse_mean``, ``mcse_sd`` (Monte Carlo standard errors), ``ess_bulk``,
+        ``ess_tail`` and ``r_hat``; NaN where a number cannot be had, such as R-hat of one chain.
+    num_chains
+        Number of chains that the numbers are of.
+    """
+
+    names: list[str]
+    columns: dict[str, np.ndarray]
+    num_chains: int
+
+    def __str__(self) -> str:
+        """All rows, aligned."""
+        return self.table()
+
+    def table(self, max_rows: int | None = None) -> str:
+        """Return the table as text, at most ``max_rows`` rows of it."""
+        shown = self.names if max_rows is None else self.names[:max_rows]
+        cells = [
+            [_format(key, self.columns[key][row]) for key in _HEADINGS] for row in range(len(shown))
+        ]
+        widths = [max(map(len, column)) for column in zip(_HEADINGS.values(), *cells, strict=True)]
+        first = max([len(name) for name in shown], default=0)
+        rows = [("", list(_HEADINGS.values())), *zip(shown, cells, strict=True)]
+        lines = ["  ".join([name.ljust(first), *map(str.rjust, row, widths)]) for name, row in rows]
+        if len(shown) < len(self.names):
+            lines.append(f"... and {len(self.names) - len(shown)} more")
+        return "\n".join(lines)
+
+    def verdict(self) -> str:
+        """Say whether the chains agree and are long enough, and name the scalar that is worst."""
+        r_hat, ess = self.columns["r_hat"], self.columns["ess_bulk"]
+        known = np.isfinite(r_hat) & np.isfinite(ess)
+        if not known.any():
+            return "No R-hat: that takes at least two chains of four draws of what varies."
+        worst, fewest = np.nanargmax(r_hat), np.nanargmin(ess)
+        facts = (
+            f"largest R-hat {r_hat[worst]:.4f} ({self.names[worst]}), "
+            f"smallest bulk ESS {ess[fewest]:.0f} ({self.names[fewest]})"
+        )
+        needed = _ESS_PER_CHAIN * self.num_chains
+        if r_hat[worst] < _R_HAT and ess[fewest] >= needed:
+            return f"Converged: {facts}."
+        return f"Not converged: {facts}; want R-hat below {_R_HAT} and ESS of at least {needed}."
+
+
+def summarize(
+    result: "Result", names: Sequence[str] | None = None, labels: Labels | None = None
+) -> Summary:
+    """Summarize the draws of a result.
+
+    Parameters
+    ----------
+    result
+        Its ``posterior`` is summarized; weights must be equal (else resample, see
+        `Result.to_arviz`).
+    names
+        Variables to summarize; all by default.
+    labels
+        For a variable, what to call the entries along its last axis; by default those of
+        ``result.attributes["labels"]`` (JSON), or indices.
+
+    Returns
+    -------
+    Summary
+
+    Raises
+    ------
+    ValueError
+        If a name or the number of labels does not fit the posterior, or weights are unequal.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from shoal.inference import Result
+    >>> from shoal.inference.summary import summarize
+    >>> draws = np.random.default_rng(0).normal(size=(4, 500, 2))
+    >>> summary = summarize(Result({"theta": draws}, {}))
+    >>> summary.names
+    ['theta[0]', 'theta[1]']
+    >>> bool((summary.columns["r_hat"] < 1.01).all())
+    True
+    """
+    if result.log_weights is not None and np.ptp(result.log_weights) > 0:
+        raise ValueError("result has unequal weights; summarize result.to_arviz(), which resamples")
+    scalars = flatten(result, names, labels)
+    draws = np.stack([value for _, value in scalars], axis=-1).astype(float)
+    lower, upper = np.quantile(draws, _INTERVAL, axis=(0, 1))
+    columns = {
+        "mean": draws.mean(axis=(0, 1)),
+        "sd": draws.std(axis=(0, 1), ddof=1),
+        "lower": lower,
+        "upper": upper,
+        **_diagnostics(draws),
+    }
+    return Summary([name for name, _ in scalars], columns, draws.shape[0])
+
+
+def facts(result: "Result") -> str:
+    """Say in a line or two what was run and what it cost."""
+    attributes, first = result.attributes, next(iter(result.posterior.values()))
+    words = [f"{first.shape[0]} chains of {first.shape[1]} draws"]
+    if "sampler" in attributes:
+        words = [f"{attributes['sampler']}: {words[0]}"]
+    if attributes.get("thin", 1) > 1:
+        words.append(f"every {attributes['thin']}th step kept")
+    if "num_warmup" in attributes:
+        words.append(f"after {attributes['num_warmup']} steps of warm-up")
+    cost = []
+    if result.num_gradients is not None:
+        warmup = result.num_gradients_warmup
+        cost.append(f"{result.num_gradients:,} gradients")
+        cost.append("" if warmup is None else f"and {warmup:,} in warm-up")
+    if "sampling_time" in attributes:
+        cost.append(
+            f"in {attributes['sampling_time']:.1f} s of sampling "
+            f"(compiling: {attributes['compile_time']:.1f} s)"
+        )
+    return "\n".join(filter(None, [", ".join(words), " ".join(filter(None, cost))]))
+
+
+def flatten(
+    result: "Result", names: Sequence[str] | None = None, labels: Labels | None = None
+) -> list[tuple[str, np.ndarray]]:
+    """Split a posterior into named scalars, arrays ``(chain, draw)``; see `summarize`."""
+    labels = json.loads(result.attributes.get("labels", "{}")) if labels is None else labels
+    unknown = sorted(set(names or ()) - set(result.posterior))
+    if unknown:
+        raise ValueError(f"names: there is no {unknown} among {sorted(result.posterior)}")
+    scalars = []
+    for name in names or result.posterior:
+        value = np.asarray(result.posterior[name])
+        axes: list[Sequence[str]] = [[str(i) for i in range(n)] for n in value.shape[2:]]
+        if name in labels:
+            if not axes or len(labels[name]) != len(axes[-1]):
+                raise ValueError(
+                    f"labels[{name!r}] has {len(labels[name])} entries, "
+                    f"but the last axis of {name} is that of shape {value.shape[2:]}"
+                )
+            axes[-1] = labels[name]
+        rows = value.reshape(*value.shape[:2], -1)
+        for i, index in enumerate(product(*axes)):
+            scalars.append((f"{name}[{', '.join(index)}]" if axes else name, rows[..., i]))
+    if not scalars:
+        raise ValueError(f"the posterior holds no number: its names are {list(result.posterior)}")
+    return scalars
+
+
+def _diagnostics(draws: np.ndarray) -> dict[str, np.ndarray]:
+    """Compute what ArviZ computes, for draws of shape ``(chain, draw, scalar)``."""
+    import xarray
+
+    arviz = import_arviz()
+    dataset = xarray.Dataset(
+        {"x": (("chain", "draw", "scalar"), draws)},
+        coords={"chain": np.arange(draws.shape[0]), "draw": np.arange(draws.shape[1])},
+    )
+    with _quiet():
+        found = {
+            "mcse_mean": arviz.mcse(dataset, method="mean"),
+            "mcse_sd": arviz.mcse(dataset, method="sd"),
+            "ess_bulk": arviz.ess(dataset, method="bulk"),
+            "ess_tail": arviz.ess(dataset, method="tail", prob=_INTERVAL),
+            "r_hat": arviz.rhat(dataset),
+        }
+    varies = np.ptp(draws, axis=(0, 1)) > 0
+    return {key: np.where(varies, value["x"].values, np.nan) for key, value in found.items()}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what is said about single chains and constants: the table shows that as a dash."""
+    logger = logging.getLogger("arviz")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _format(key: str, value: float) -> str:
+    if not np.isfinite(value):
+        return "-"
+    if key in ("ess_bulk", "ess_tail"):
+        return f"{value:.0f}"
+    if key == "r_hat":
+        return f"{value:.4f}" if value < 10 else f"{value:.3g}"
+    if key == "mcse_mean":
+        return f"{value:.2g}"
+    return f"{value:.3f}" if 0.01 <= abs(value) < 1e4 or value == 0 else f"{value:.3g}"
