@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= auto
+PYTHON312 ?= python3.12
 
 bin := $(VENV)/bin
 install := $(bin)/python -m pip --disable-pip-version-check install -qq
@@ -48,7 +49,7 @@ test-lowest:
 	@PIP_CONSTRAINT=$(CURDIR)/out/lowest.txt $(MAKE) --no-print-directory test VENV=.venv-lowest
 
 test-arviz1:
-	@$(MAKE) --no-print-directory test VENV=.venv-arviz1 PYTHON=python3.12
+	@$(MAKE) --no-print-directory test VENV=.venv-arviz1 PYTHON=$(PYTHON312)
 
 clean:
 	rm -rf .venv .venv-lowest .venv-arviz1 build dist out shoal.egg-info

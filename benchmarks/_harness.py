@@ -97,24 +97,27 @@ class Report:
         self,
         name: str,
         times: Mapping[str, list[float]],
-        bar: float,
+        bar: float | None,
         ours: str = "ours",
         peer: str = "peer",
     ) -> None:
-        """Add a row of two contenders' median seconds and their median ratio: at most ``bar``."""
+        """Add a row of two contenders' median seconds and their median ratio."""
         pair = times[ours], times[peer]
         self.row(name, *map(statistics.median, pair), median_ratio(*pair), bar)
 
-    def row(self, name: str, ours: float, peer: float, ratio: float, bar: float) -> None:
-        """Add a row that holds where ``ratio`` is at most ``bar``; any unit, named in ``name``."""
+    def row(self, name: str, ours: float, peer: float, ratio: float, bar: float | None) -> None:
+        """Add a row that holds where ``ratio`` is at most ``bar``; any unit, named in ``name``.
+
+        A row for information alone has the bar None, and holds.
+        """
         self.rows.append(
             {
                 "name": name,
                 "ours": float(ours),
                 "peer": float(peer),
                 "ratio": float(ratio),
-                "bar": float(bar),
-                "holds": bool(ratio <= bar),
+                "bar": None if bar is None else float(bar),
+                "holds": bar is None or bool(ratio <= bar),
             }
         )
 
@@ -123,9 +126,10 @@ class Report:
         width = max(len(row["name"]) for row in self.rows)
         print(f"{'name':{width}}  {'ours':>10}  {'peer':>10}  {'ratio':>7}  {'bar':>6}  holds")
         for row in self.rows:
+            bar = "-" if row["bar"] is None else f"{row['bar']:.3g}"
             print(
                 f"{row['name']:{width}}  {row['ours']:10.4g}  {row['peer']:10.4g}  "
-                f"{row['ratio']:7.3f}  {row['bar']:6.3g}  {'yes' if row['holds'] else 'NO'}"
+                f"{row['ratio']:7.3f}  {bar:>6}  {'yes' if row['holds'] else 'NO'}"
             )
         if self.options.json is not None:
             self.options.json.parent.mkdir(parents=True, exist_ok=True)
