@@ -40,7 +40,7 @@ class Banana(Density):
     References
     ----------
     Haario, Saksman and Tamminen, "Adaptive proposal distribution for random walk Metropolis
-    algorithm", Computational Statistics 14 (1999), section 4.
+    algorithm", Computational Statistics 14 (1999).
 
     Examples
     --------

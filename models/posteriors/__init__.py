@@ -1,0 +1,30 @@
+"""NumPyro models with real data, each a call away: ``posteriors.eight_schools()``.
+
+Every function here returns a `Posterior`: a model and its data. NumPyro is imported when one of
+them is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+from shoal._lazy import attach
+
+if __name__ != "shoal.models.posteriors":
+    raise ImportError(f"import this package as 'shoal.models.posteriors', not as {__name__!r}")
+
+if TYPE_CHECKING:
+    from shoal.models.posteriors.horseshoe import horseshoe_regression
+    from shoal.models.posteriors.logistic import breast_cancer
+    from shoal.models.posteriors.posterior import Posterior
+    from shoal.models.posteriors.schools import eight_schools
+    from shoal.models.posteriors.volatility import stochastic_volatility
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "shoal.models.posteriors.horseshoe": ["horseshoe_regression"],
+        "shoal.models.posteriors.logistic": ["breast_cancer"],
+        "shoal.models.posteriors.posterior": ["Posterior"],
+        "shoal.models.posteriors.schools": ["eight_schools"],
+        "shoal.models.posteriors.volatility": ["stochastic_volatility"],
+    },
+)
