@@ -35,6 +35,10 @@ class SamplingError(RuntimeError):
         self.result = result
 
 
+# A chain that rejected fewer proposals than this in a row is not called stuck.
+_ENOUGH_STEPS = 20
+
+
 def sample(
     key: jax.Array,
     model: Callable | Any,
@@ -289,8 +293,9 @@ def constrain_draws(target: Any, positions: Any) -> dict[str, jax.Array]:
 def _complain(result: Result, moved: np.ndarray, on_failure: str) -> None:
     """Speak up about stuck chains and steps that went wrong."""
     problems = []
+    total = sum(result.status.values())
     stuck = np.flatnonzero(moved == 0)
-    if stuck.size:
+    if stuck.size and total >= _ENOUGH_STEPS * len(moved):
         problems.append(
             f"chains {stuck.tolist()} never moved: every proposal was rejected; try a smaller "
             "step_size or a longer warm-up"
@@ -298,7 +303,6 @@ def _complain(result: Result, moved: np.ndarray, on_failure: str) -> None:
     bad = {name: n for name, n in result.status.items() if n and name != Status.OK.name.lower()}
     # Proposals outside a bounded support are an ordinary rejection, not a fault.
     bad.pop(Status.OUTSIDE_SUPPORT.name.lower(), None)
-    total = sum(result.status.values())
     for name, count in bad.items():
         problems.append(f"in {count} of {total} steps {Status[name.upper()].sentence}")
     if not problems or on_failure == "ignore":

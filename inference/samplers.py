@@ -61,7 +61,7 @@ def _by_name(name: str, positions: Any) -> Any:
 
 
 def _blackjax_target(algorithm: Any) -> float | None:
-    """Acceptance rate that BlackJAX or the literature tunes an algorithm for."""
+    """Return the acceptance rate that BlackJAX or the literature tunes an algorithm for."""
     import blackjax
 
     rates = {"nuts": 0.8, "hmc": 0.8, "mala": 0.574, "barker": 0.4}

@@ -153,8 +153,13 @@ def _check_leaves(position: Any) -> None:
 
 
 def _numpyro_starts(target: Target, init: Any, num_chains: int, keys: jax.Array) -> Any:
-    random = jax.vmap(target.init)(keys)
+    random = _random_starts(target, keys)
     if init is None:
         return random
     values = jax.vmap(init)(keys) if callable(init) else init
     return target.place(random, values, num_chains, stacked=callable(init))
+
+
+@eqx.filter_jit
+def _random_starts(target: Target, keys: jax.Array) -> Any:
+    return jax.vmap(target.init)(keys)
