@@ -72,7 +72,7 @@ def overview(
         raise ValueError(f"max_scalars must be at least 1, got {max_scalars}")
     scalars = flatten(result, names, labels)
     shown = scalars[:max_scalars]
-    figure = _figure(9.0, 1.0 + 1.25 * len(shown))
+    figure = new_figure(9.0, 1.0 + 1.25 * len(shown))
     heading = _describe(result) if title is None else title
     diverging = result.sample_stats.get("diverging")
     if title is None and diverging is not None and np.any(diverging):
@@ -130,7 +130,7 @@ def forest(
     ['theta[a]', 'theta[b]', 'theta[c]']
     """
     rows = min(max_scalars, len(flatten(result, names, labels)))
-    figure = _figure(7.0, 1.1 + (0.22 + 0.06 * len(others or {})) * rows)
+    figure = new_figure(7.0, 1.1 + (0.22 + 0.06 * len(others or {})) * rows)
     ax = figure.subplots()
     draw_forest(ax, result, names, max_scalars=max_scalars, labels=labels, others=others)
     ax.set_title(_describe(result) if title is None else title, fontsize=11, color=_INK)
@@ -173,7 +173,7 @@ def statistics(result: "Result", title: str | None = None) -> "Figure":
     ]
     if not panels:
         raise ValueError(f"result holds no statistic to draw: sample_stats has {sorted(stats)}")
-    figure = _figure(3.6 * len(panels) + 0.4, 3.2)
+    figure = new_figure(3.6 * len(panels) + 0.4, 3.2)
     figure.suptitle(_describe(result) if title is None else title, fontsize=11, color=_INK)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (name, draw) in zip(axes, panels, strict=True):
@@ -245,7 +245,7 @@ def draw_forest(
     ax.axvline(0, color=_FAINT, lw=1, zorder=0)
     ax.set_xlabel("median, 50 % and 90 % interval", fontsize=9, color=_INK)
     if len(contenders) > 1:
-        ax.legend(fontsize=8, frameon=False)
+        ax.legend(fontsize=8, loc="lower right", framealpha=0.9, edgecolor=_FAINT)
     _tidy(ax)
     ax.grid(axis="y", color=_FAINT, lw=0.4)
     ax.set_axisbelow(True)
@@ -315,7 +315,8 @@ def _draw_energy(ax: "Axes", values: np.ndarray) -> None:
     ax.set_ylim(bottom=0)
 
 
-def _figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure of so many inches that is known to no window and can be saved."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
