@@ -95,7 +95,7 @@ def as_kernel(kernel: Kernel | Callable[..., Any]) -> Kernel:
     """Return a kernel as it is and any other callable as `Custom`."""
     if isinstance(kernel, Kernel):
         return kernel
-    if callable(kernel):
+    if callable(kernel) and not isinstance(kernel, type):
         return Custom(kernel)
     raise TypeError(f"kernel must be a Kernel or a function k(x, y), got {kernel!r}")
 

@@ -8,6 +8,7 @@ is taken backwards, which keeps that at one tile too.
 """
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -57,6 +58,30 @@ class Reduction(NamedTuple):
     combine: Callable[[Any, Any], Any]
     identity: Any
     padding: float
+
+
+def check_block_size(block_size: Any) -> int | None:
+    """Pass on a positive integer or None."""
+    if block_size is None:
+        return None
+    try:
+        size = operator.index(block_size)
+    except TypeError:
+        raise TypeError(f"block_size must be an integer or None, got {block_size!r}") from None
+    if size < 1:
+        raise ValueError(f"block_size must be at least 1, got {block_size}")
+    return size
+
+
+def check_ring(ring: Any) -> Ring | None:
+    """Pass on a ring whose axis is one of its mesh, or None."""
+    if ring is None:
+        return None
+    if not isinstance(ring, Ring):
+        raise TypeError(f"ring must be a Ring(mesh, axis) or None, got {ring!r}")
+    if ring.axis not in ring.mesh.axis_names:
+        raise ValueError(f"ring.axis must be one of {ring.mesh.axis_names}, got {ring.axis!r}")
+    return ring
 
 
 def block_sides(

@@ -4,8 +4,9 @@ Queries ``x`` have shape ``(m, d)``, keys ``y`` shape ``(n, d)``. Every function
 
 - forms the whole pair matrix where that is small and otherwise visits it tile by tile, in
   O((m + n)(d + p)) memory; nothing of size m n d ever exists;
-- works around a common centre, in full matrix precision, so that float32 keeps its digits when
-  the points lie far from the origin;
+- works around the mean of the keys, in full matrix precision, so that float32 keeps its digits
+  when the points lie far from the origin (a squared distance is good to some 1e-7 of the two
+  points' squared distances from that mean);
 - may be differentiated in every array and in the kernel's parameters, forwards and backwards
   (tiles are then computed again rather than kept), batched by ``vmap`` and jitted;
 - takes ``block_size`` (the side of a square tile; None chooses) and ``ring``: with a `Ring` both
@@ -16,7 +17,6 @@ options raise ``ValueError`` or ``TypeError`` that name the argument.
 """
 
 import functools
-import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,15 +25,9 @@ import jax.numpy as jnp
 
 from shoal.sampling.core._checks import real_array, real_parameter
 from shoal.sampling.core._kernel_algebra import Kernel, as_kernel
-from shoal.sampling.core._kernel_sums import (
-    Sums,
-    Terms,
-    distance_factors,
-    dot,
-    kernel_sums,
-    squared_distances,
-)
-from shoal.sampling.core._tiles import Reduction, Ring, block_sides, reduce_pairs
+from shoal.sampling.core._kernel_sums import Sums, Terms, dot, kernel_sums
+from shoal.sampling.core._softmax import log_normaliser_and_mean
+from shoal.sampling.core._tiles import Ring, check_block_size, check_ring
 
 __all__ = [
     "CountedSum",
@@ -278,7 +272,9 @@ def logsumexp(
     """
     x, y, bias = _arrays(x, y, bias=(bias, ("n",)))
     epsilon = _epsilon(epsilon)
-    return _softmax(x, y, bias, None, epsilon, _block_size(block_size), _ring(ring))[0]
+    return log_normaliser_and_mean(
+        x, y, bias, None, epsilon, check_block_size(block_size), check_ring(ring)
+    )[0]
 
 
 def softmax_mean(
@@ -313,63 +309,10 @@ def softmax_mean(
     x, y, bias, values = _arrays(x, y, bias=(bias, ("n",)), values=(values, rank))
     columns = values.reshape(values.shape[0], -1)
     epsilon = _epsilon(epsilon)
-    mean = _softmax(x, y, bias, columns, epsilon, _block_size(block_size), _ring(ring))[1]
+    mean = log_normaliser_and_mean(
+        x, y, bias, columns, epsilon, check_block_size(block_size), check_ring(ring)
+    )[1]
     return mean.reshape(-1, *values.shape[1:])
-
-
-@functools.partial(jax.jit, static_argnames=("block_size", "ring"))
-def _softmax(
-    x: jax.Array,
-    y: jax.Array,
-    bias: jax.Array,
-    values: jax.Array | None,
-    epsilon: Any,
-    block_size: int | None,
-    ring: Ring | None,
-) -> tuple[jax.Array, jax.Array | None]:
-    """Return log-normaliser ``(m,)`` and, given values, their mean ``(m, p)``."""
-    epsilon = jnp.asarray(epsilon, x.dtype)
-    a, c = distance_factors(x, y)
-    # The inner where keeps 0 * inf out of the derivatives of a key that does not count.
-    live = bias != -jnp.inf
-    height = jnp.where(live, jnp.where(live, bias, 0) / epsilon, -jnp.inf)
-    identity = (-jnp.inf, 0.0, None if values is None else 0.0)
-    reduction = Reduction(_softmax_tile, _join_softmax, identity, -jnp.inf)
-    sides = block_sides(x.shape[0], y.shape[0], block_size, 1)
-    peak, total, moment = reduce_pairs(
-        reduction, 0.5 / epsilon, a, (c, values), height, sides, ring
-    )
-    dead = total == 0
-    log_total = jnp.log(jnp.where(dead, 1, total))
-    out = jnp.where(dead, -jnp.inf, log_total + _finite(peak))
-    return out, None if moment is None else moment / total[:, None]
-
-
-def _softmax_tile(rate: jax.Array, a: jax.Array, points: Any, height: jax.Array) -> Any:
-    """Return peak ``(b,)``, sum ``(b,)`` and moments ``(b, p)`` relative to the peak.
-
-    The result does not depend on the peak, so that derivatives may hold it fixed.
-    """
-    c, values = points
-    logits = height - rate * squared_distances(a, c)
-    peak = jnp.max(jax.lax.stop_gradient(logits), axis=1)
-    p = jnp.exp(logits - _finite(peak)[:, None])
-    return peak, jnp.sum(p, axis=1), None if values is None else dot(p, values)
-
-
-def _join_softmax(left: Any, right: Any) -> Any:
-    """Bring two blocks to their common peak and add."""
-    peak = jnp.maximum(left[0], right[0])
-    scales = [jnp.exp(part[0] - _finite(peak)) for part in (left, right)]
-    total = scales[0] * left[1] + scales[1] * right[1]
-    if left[2] is None:
-        return peak, total, None
-    return peak, total, scales[0][:, None] * left[2] + scales[1][:, None] * right[2]
-
-
-def _finite(peak: jax.Array) -> jax.Array:
-    """Stand in zero for the peak of a block in which nothing counts."""
-    return jnp.where(peak == -jnp.inf, 0, peak)
 
 
 def _kernel_sums(
@@ -385,7 +328,7 @@ def _kernel_sums(
     if kernel.has_jet and any(jnp.ndim(leaf) for leaf in jax.tree.leaves(kernel)):
         raise ValueError(f"kernel must have scalar parameters (vmap over kernels), got {kernel}")
     return _jitted_kernel_sums(
-        kernel, x, y, terms, exclude_diagonal, _block_size(block_size), _ring(ring)
+        kernel, x, y, terms, exclude_diagonal, check_block_size(block_size), check_ring(ring)
     )
 
 
@@ -393,6 +336,11 @@ def _kernel_sums(
 def _jitted_kernel_sums(
     kernel: Kernel, x: jax.Array, y: jax.Array, terms: Terms, *static: Any
 ) -> Sums:
+    if not kernel.has_jet:
+        value = jax.eval_shape(kernel, x[0], y[0])
+        if getattr(value, "shape", None) not in (None, ()):
+            raise ValueError(f"kernel must return a scalar for two points, got shape {value.shape}")
+
     # Parameters in a wider dtype must not widen the whole computation.
     def cast(leaf: Any) -> Any:
         floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
@@ -425,23 +373,3 @@ def _epsilon(epsilon: Any) -> Any:
     if jnp.ndim(epsilon):
         raise ValueError(f"epsilon must be a scalar, got shape {jnp.shape(epsilon)}")
     return real_parameter("epsilon", epsilon, 0.0)
-
-
-def _block_size(block_size: Any) -> int | None:
-    if block_size is None:
-        return None
-    try:
-        size = operator.index(block_size)
-    except TypeError:
-        raise TypeError(f"block_size must be an integer or None, got {block_size!r}") from None
-    if size < 1:
-        raise ValueError(f"block_size must be at least 1, got {block_size}")
-    return size
-
-
-def _ring(ring: Any) -> Ring | None:
-    if ring is not None and not isinstance(ring, Ring):
-        raise TypeError(f"ring must be a Ring(mesh, axis) or None, got {ring!r}")
-    if ring is not None and ring.axis not in ring.mesh.axis_names:
-        raise ValueError(f"ring.axis must be one of {ring.mesh.axis_names}, got {ring.axis!r}")
-    return ring
