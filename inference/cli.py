@@ -141,9 +141,9 @@ def _count(lowest: int) -> type:
 
 
 def _demo(options: argparse.Namespace) -> None:
+    _make_folder(options.out)
     from shoal.inference.demo import demo
 
-    _make_folder(options.out)
     demo(options.out, options.seed)
 
 

@@ -195,7 +195,8 @@ def draw_density(ax: "Axes", draws: np.ndarray, diverging: np.ndarray | None = N
             ax.plot(*density(values), color=colour, lw=1.1)
     ax.set_ylim(bottom=0)
     ax.set_yticks([])
-    low, high = np.quantile(draws, (0.001, 0.999))
+    finite = draws[np.isfinite(draws)]
+    low, high = np.quantile(finite, (0.001, 0.999)) if finite.size else (0, 0)
     if high > low and not is_count:  # else a single far draw would squeeze all others
         ax.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     if diverging is not None and np.any(diverging):
@@ -260,7 +261,7 @@ def density(values: np.ndarray, size: int = 256) -> tuple[np.ndarray, np.ndarray
     Parameters
     ----------
     values
-        Shape ``(n,)``.
+        Shape ``(n,)``; those that are not finite are left out.
     size
         Number of points.
 
@@ -272,17 +273,19 @@ def density(values: np.ndarray, size: int = 256) -> tuple[np.ndarray, np.ndarray
     from scipy.ndimage import gaussian_filter1d
 
     values = np.asarray(values, float)
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return np.zeros(size), np.zeros(size)
     low, high = values.min(), values.max()
-    if not high > low:  # a constant, or a number that is not finite
-        half = max(abs(low), 1.0) * 1e-3 if np.isfinite(low) else np.nan
-        grid = np.linspace(low - half, low + half, size)
-        return grid, np.where(np.arange(size) == size // 2, 1.0, 0.0)
+    if low == high:
+        half = max(abs(low), 1.0) * 1e-3
+        low, high = low - half, high + half
     counts, edges = np.histogram(values, bins=size, range=(low, high))
     quartiles = np.subtract(*np.quantile(values, (0.75, 0.25))) / 1.34
     scale = min(values.std(), quartiles) if quartiles > 0 else values.std()
-    bandwidth = 0.9 * scale * values.size**-0.2
     step = (high - low) / size
-    smooth = gaussian_filter1d(counts / (values.size * step), bandwidth / step, mode="reflect")
+    bins = max(1.0, 0.9 * scale * values.size**-0.2 / step)
+    smooth = gaussian_filter1d(counts / (values.size * step), bins, mode="reflect")
     return (edges[1:] + edges[:-1]) / 2, smooth
 
 

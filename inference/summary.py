@@ -153,7 +153,7 @@ def facts(result: "Result") -> str:
     if "sampler" in attributes:
         words = [f"{attributes['sampler']}: {words[0]}"]
     if attributes.get("thin", 1) > 1:
-        words.append(f"every {attributes['thin']}th step kept")
+        words.append(f"one step in {attributes['thin']} kept")
     if "num_warmup" in attributes:
         words.append(f"after {attributes['num_warmup']} steps of warm-up")
     cost = []
