@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from shoal.inference.target import Target
+from shoal.inference.target import Target, check_position
 from shoal.sampling.core.random import particle_keys
 
 
@@ -55,7 +55,7 @@ def initial_positions(target: Target, init: Any, num_chains: int, key: jax.Array
         positions = jax.vmap(init)(keys)
     else:
         positions = _as_chains(target, jax.tree.map(jnp.asarray, init), num_chains)
-    _check_leaves(positions)
+    check_position("init", positions)
     return positions
 
 
@@ -108,7 +108,7 @@ def _is_numpyro_model(model: Callable, init: Any) -> bool:
 def _as_chains(target: Target, init: Any, num_chains: int) -> Any:
     """Tell a start for each chain from one start for all, by what the log density accepts."""
     leaves = jax.tree.leaves(init)
-    _check_leaves(init)
+    check_position("init", init)
     stacked = all(leaf.ndim and leaf.shape[0] == num_chains for leaf in leaves)
     one_works, why = _gives_a_scalar(target, init)
     row_works = stacked and _gives_a_scalar(target, jax.tree.map(lambda leaf: leaf[0], init))[0]
@@ -134,22 +134,6 @@ def _gives_a_scalar(target: Target, position: Any) -> tuple[bool, str]:
     if value.shape != ():
         return False, f"it returned shape {value.shape}"
     return True, ""
-
-
-def _check_leaves(position: Any) -> None:
-    leaves = jax.tree_util.tree_leaves_with_path(position)
-    if not leaves:
-        raise ValueError(f"init holds no array: {position!r}")
-    dtypes = {}
-    for path, leaf in leaves:
-        name = "init" + jax.tree_util.keystr(path)
-        dtypes[name] = jnp.result_type(leaf).name
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise TypeError(
-                f"{name} must hold floats, got dtype {leaf.dtype}; use {leaf.dtype}.astype(float)"
-            )
-    if len(set(dtypes.values())) > 1:
-        raise TypeError(f"the leaves of init must share one dtype, got {dtypes}")
 
 
 def _numpyro_starts(target: Target, init: Any, num_chains: int, keys: jax.Array) -> Any:
