@@ -1,10 +1,13 @@
-"""NumPyro models as targets: unconstrained density, constrained values, predictions.
+"""NumPyro models as targets.
 
-Nothing here closes over data. NumPyro's functions of (model, arguments, position) are called
-anew under each trace, so that one compiled program serves every data set of the same shape.
+The model is run under handlers that replace each latent site by ``t(z)``, with ``t`` NumPyro's
+bijection onto the site's support. The log density at ``z`` is the log joint density of the model
+plus ``log |det dt/dz|``. Supports may depend on other sites and sites may sit in plates and in
+``numpyro.contrib.control_flow.scan``: the bijection is always the one at the site as it is met.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -12,266 +15,371 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
-from numpyro.distributions import Unit
-from numpyro.distributions.transforms import biject_to
-from numpyro.infer import Predictive, init_to_uniform, log_likelihood
-from numpyro.infer.util import (
-    constrain_fn,
-    find_valid_initial_params,
-    potential_energy,
-    unconstrain_fn,
+from numpyro.infer import log_likelihood
+from numpyro.infer.util import compute_log_probs, find_valid_initial_params
+
+from shoal.inference._arguments import (
+    Arguments,
+    Static,
+    check_arrays,
+    freeze,
+    non_finite_counts,
+    split,
 )
-
-from shoal.inference.target import Target
-
-_LOOKS_AT_DATA = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.NonConcreteBooleanIndexError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerBoolConversionError,
-    jax.errors.TracerIntegerConversionError,
+from shoal.inference._inspection import (
+    Site,
+    as_values,
+    check_inside,
+    check_signature,
+    check_sites,
+    inspect_model,
+    named,
+    parameter_values,
+    why_it_fails,
 )
-
-
-class _Constant:
-    """Arguments that are part of the program: equal only to themselves."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
+from shoal.inference._sites import (
+    constrained,
+    constrained_with_log_det,
+    inverted,
+    map_draws,
+    outside_support,
+    recorded,
+)
+from shoal.inference.target import Target, check_names, explain
 
 
 class NumPyroTarget(Target):
-    """A NumPyro model with its arguments.
+    """A NumPyro model with its data; made by `Target.from_numpyro`.
 
     Attributes
     ----------
-    model
-        The model. Static.
-    data
-        Its arguments' arrays, the other leaves None.
-    rest
-        What is static of ``(model_args, model_kwargs)``.
-    shapes
-        Name, unconstrained shape and dtype of each latent site. Static.
+    dynamic_data
+        Whether the arrays among the arguments are leaves of the target. False for a model that
+        looks at its data while it is traced: its data are constants of the compiled program.
     """
 
-    model: Callable = eqx.field(static=True)
-    data: Any
-    rest: Any = eqx.field(static=True)
-    shapes: tuple[tuple[str, tuple[int, ...], str], ...] = eqx.field(static=True)
-
-    is_numpyro = True
-
-    @property
-    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The model's positional and keyword arguments."""
-        if isinstance(self.rest, _Constant):
-            return self.rest.value
-        treedef, static = self.rest
-        return jax.tree.unflatten(
-            treedef, [s if a is None else a for a, s in zip(self.data, static, strict=True)]
-        )
+    arguments: Arguments
+    fixed: Arguments  # values of ``param`` and ``mutable`` sites
+    model: Static = eqx.field(static=True)
+    sites: tuple[Site, ...] = eqx.field(static=True)
+    deterministic: tuple[str, ...] = eqx.field(static=True)
+    observed: tuple[str, ...] = eqx.field(static=True)
+    dynamic_data: bool = eqx.field(static=True)
 
     @property
-    def dynamic_data(self) -> bool:
-        """Whether arrays are arguments of compiled programs: False if the model looks at them."""
-        return not isinstance(self.rest, _Constant)
+    def is_numpyro(self) -> bool:
+        """True."""
+        return True
 
-    def log_density(self, position: Any) -> jax.Array:
-        """Return the log joint density at an unconstrained position, with the Jacobian."""
-        return -potential_energy(self.model, *self.arguments, position)
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the latent sites, in the model's order."""
+        return tuple(site.name for site in self.sites)
 
-    def constrain(self, position: Any) -> dict[str, jax.Array]:
-        """Return latent sites on their own support, and deterministic sites."""
-        return constrain_fn(self.model, *self.arguments, position, return_deterministic=True)
+    @property
+    def position_shape(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Unconstrained shapes by site, in JAX's default float dtype."""
+        dtype = jnp.result_type(float)
+        return {
+            site.name: jax.ShapeDtypeStruct(site.unconstrained_shape, dtype) for site in self.sites
+        }
 
-    def unconstrain(self, values: dict[str, Any]) -> dict[str, jax.Array]:
-        """Return the position at which `constrain` gives ``values`` of all latent sites."""
-        return unconstrain_fn(self.model, *self.arguments, values)
+    def log_density(self, position: dict[str, jax.Array]) -> jax.Array:
+        """Log joint density of the model at ``constrain(position)`` plus log |det Jacobian|."""
+        return jnp.asarray(sum(self._log_probs(position).values(), start=0.0))
 
-    def init(self, key: jax.Array) -> dict[str, jax.Array]:
-        """Return a start: uniform on (-2, 2), drawn up to 100 times until all is finite."""
-        args, kwargs = self.arguments
-        zeros = {name: jnp.zeros(shape, dtype) for name, shape, dtype in self.shapes}
-        (position, _, _), _ = find_valid_initial_params(
-            key,
-            self.model,
-            init_strategy=init_to_uniform,
-            model_args=args,
-            model_kwargs=kwargs,
-            prototype_params=zeros,
-        )
-        return position
+    def constrain(self, position: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Values of latent sites on their supports, and of deterministic sites."""
+        trace = self._trace(functools.partial(constrained, position))
+        return {name: trace[name]["value"] for name in (*self.names, *self.deterministic)}
 
-    def place(self, random: Any, values: dict[str, Any], num_chains: int, stacked: bool) -> Any:
-        """Put given values of sites into random starts.
+    def unconstrain(self, values: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """Unconstrained position of values given for all latent sites.
 
-        Parameters
-        ----------
-        random
-            Unconstrained starts of all chains, leading chain axis.
-        values
-            Constrained values by site, of one point or with a leading chain axis.
-        num_chains
-            Number of chains.
-        stacked
-            Whether the values certainly have a chain axis.
+        Deterministic sites may be among the values, as in a draw; they are ignored.
 
         Raises
         ------
         TypeError, ValueError
-            If ``values`` is no dict, names an unknown site, or has a value of another shape or
-            outside the support; the message names site, chain and value.
+            If a site is missing or unknown, has another shape, or (unless traced) a value lies
+            outside or on the edge of the site's support.
         """
-        if not isinstance(values, dict):
-            raise TypeError(f"init of a NumPyro model must be a dict of sites, got {values!r}")
-        full = jax.vmap(self.constrain)(random)
-        names = [name for name, _, _ in self.shapes]
-        full = {name: full[name] for name in names}
-        for name, value in values.items():
-            if name not in full:
-                raise ValueError(f"init names {name!r}, which is no latent site; they are {names}")
-            like = full[name]
-            value = jnp.asarray(value, like.dtype)
-            if value.shape == like.shape[1:] and not stacked:
-                value = jnp.broadcast_to(value, like.shape)
-            if value.shape != like.shape:
-                raise ValueError(
-                    f"init[{name!r}] has shape {value.shape}; give {like.shape[1:]} for all "
-                    f"chains, or {like.shape} for {num_chains} chains"
-                )
-            full[name] = value
-        for chain in range(num_chains):
-            self._check_support({k: v[chain] for k, v in full.items()}, chain)
-        return jax.vmap(self.unconstrain)(full)
-
-    def log_likelihood(self, posterior: dict[str, Any]) -> dict[str, jax.Array]:
-        """Return log likelihoods by observed site, ``(chain, draw, ...)``."""
-        args, kwargs = self.arguments
-        sites = log_likelihood(self.model, posterior, *args, batch_ndims=2, **kwargs)
-        return {name: sites[name] for name in self.observed_data() if name in sites}
-
-    def predictive(self, key: jax.Array, posterior: dict[str, Any]) -> dict[str, jax.Array]:
-        """Return draws of the observed sites given the posterior, ``(chain, draw, ...)``."""
-        args, kwargs = self.arguments
-        latent = {name: posterior[name] for name, _, _ in self.shapes}
-        free = handlers.uncondition(self.model)
-        names = list(self.observed_data())
-        return Predictive(free, latent, return_sites=names, batch_ndims=2)(key, *args, **kwargs)
-
-    def prior_predictive(self, key: jax.Array, num_draws: int) -> dict[str, jax.Array]:
-        """Return draws of all sites from the prior, ``(draw, ...)``."""
-        args, kwargs = self.arguments
-        free = handlers.uncondition(self.model)
-        return Predictive(free, num_samples=num_draws)(key, *args, **kwargs)
-
-    def observed_data(self) -> dict[str, np.ndarray]:
-        """Return the observed values by site."""
-        return {
-            name: np.asarray(site["value"])
-            for name, site in _trace(self.model, self.arguments).items()
-            if site["type"] == "sample" and site["is_observed"] and not _is_factor(site)
+        check_names("values", values, (*self.names, *self.deterministic))
+        missing = [name for name in self.names if name not in values]
+        if missing:
+            raise ValueError(f"values lack the latent sites {missing}")
+        given = {
+            site.name: as_values("values", site, values[site.name], [site.shape])
+            for site in self.sites
         }
+        position, inside = _invert(self, {}, given)
+        check_inside("values", given, position, inside, chains=False)
+        return position
 
-    def _check_support(self, values: dict[str, Any], chain: int) -> None:
-        trace = _trace(handlers.substitute(self.model, data=values), self.arguments)
-        for name, value in values.items():
-            if not bool(jnp.all(trace[name]["fn"].support(value))):
+    def place(
+        self, random: dict[str, jax.Array], values: Any, num_chains: int, stacked: bool = False
+    ) -> dict[str, jax.Array]:
+        """Put values of some or all latent sites, given on their supports, into random starts.
+
+        Parameters
+        ----------
+        random
+            Unconstrained positions with a leading chain axis.
+        values
+            Dict by site, of the site's shape (for all chains) or with a leading chain axis.
+            Deterministic sites may be among them, as in a draw; they are ignored.
+        num_chains
+            Number of chains.
+        stacked
+            Whether all values have the chain axis.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Naming the site, chain and value that are impossible.
+        """
+        check_names("init", values, (*self.names, *self.deterministic))
+        given = {}
+        for site in self.sites:
+            if site.name not in values:
+                continue
+            each = (num_chains, *site.shape)
+            accepted = [each] if stacked else [site.shape, each]
+            value = as_values("init", site, values[site.name], accepted)
+            given[site.name] = jnp.broadcast_to(value, each)
+        if not given:
+            raise ValueError(f"init gives no latent site; they are {list(self.names)}")
+        position, inside = _invert_each(self, random, given)
+        check_inside("init", given, position, inside, chains=True)
+        return position
+
+    def init(self, key: jax.Array) -> dict[str, jax.Array]:
+        """Draw a start uniformly on (-2, 2) in every unconstrained coordinate.
+
+        Drawn again, up to 100 times, until log density and gradient are finite; maps over keys.
+        If they never are, the last draw is returned: `explain_bad_start` says what is wrong.
+        """
+        return _valid_start(self, key)
+
+    def explain_bad_start(self, position: dict[str, jax.Array], index: int) -> str:
+        """Say what is not finite at a start; see `Target.explain_bad_start`."""
+        value, gradient = jax.value_and_grad(self.log_density)(position)
+        reasons = [
+            f"site {name!r} has log probability {float(log_prob):g}"
+            for name, log_prob in self._log_probs(position).items()
+            if not np.isfinite(log_prob)
+        ]
+        return explain(
+            index, self.constrain(position), value, gradient, [*reasons, *self._bad_data()]
+        )
+
+    def observed_data(self) -> dict[str, jax.Array]:
+        """Values of the observed sites by name."""
+        return _observations(self)[0]
+
+    def log_likelihood(
+        self, posterior: Mapping[str, Any], batch_ndims: int = 2
+    ) -> dict[str, jax.Array]:
+        """Log likelihood of every observation under each draw; see `Target.log_likelihood`."""
+        return _log_likelihood(self, self._latent(posterior, batch_ndims), batch_ndims)
+
+    def predictive(
+        self, key: jax.Array, posterior: Mapping[str, Any], batch_ndims: int = 2
+    ) -> dict[str, jax.Array]:
+        """Draw every observed site anew for each draw; see `Target.predictive`.
+
+        Observed sites become unobserved, so the model need not accept ``y=None``. Inside
+        ``scan`` the state still follows the data: each step is predicted from what was observed
+        before it.
+        """
+        return _predictive(self, key, self._latent(posterior, batch_ndims), batch_ndims)
+
+    def prior_predictive(self, key: jax.Array, num_samples: int) -> dict[str, jax.Array]:
+        """Draw all sites from the model; see `Target.prior_predictive`."""
+        try:
+            return _prior_predictive(self, key, num_samples)
+        except NotImplementedError:  # a prior without a sampler, such as ImproperUniform
+            return {}
+
+    def _runnable(self) -> Callable[..., Any]:
+        """Return the model with parameters fixed and a key for ``numpyro.prng_key``."""
+        others = ["sample", "plate", "control_flow"]
+        model = handlers.seed(self.model.value, rng_seed=0, hide_types=others)
+        return handlers.substitute(model, data=self.fixed.tree)
+
+    def _trace(self, fill: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        """Run the model with values from ``fill(site)``."""
+        return self._run(handlers.substitute(self._runnable(), substitute_fn=fill))
+
+    def _run(self, model: Callable[..., Any]) -> dict[str, Any]:
+        args, kwargs = self.arguments.tree
+        return handlers.trace(model).get_trace(*args, **kwargs)
+
+    def _log_probs(self, position: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Log probability of each site; the log Jacobian is added to its own site."""
+        args, kwargs = self.arguments.tree
+        fill = functools.partial(constrained_with_log_det, position)
+        model = handlers.substitute(self._runnable(), substitute_fn=fill)
+        log_probs, trace = compute_log_probs(model, args, kwargs, {})
+        for name in self.names:
+            log_probs[name] = log_probs[name] + jnp.sum(recorded(trace, "log_det", name))
+        return log_probs
+
+    def _latent(self, posterior: Mapping[str, Any], batch_ndims: int) -> dict[str, jax.Array]:
+        draws = {}
+        for site in self.sites:
+            if site.name not in posterior:
+                raise ValueError(f"posterior lacks the latent site {site.name!r}")
+            draws[site.name] = jnp.asarray(posterior[site.name])
+            if draws[site.name].shape[batch_ndims:] != site.shape:
                 raise ValueError(
-                    f"init[{name!r}] = {np.asarray(value)} (chain {chain}) lies outside the "
-                    f"support {trace[name]['fn'].support}"
+                    f"posterior[{site.name!r}] has shape {draws[site.name].shape}; after "
+                    f"{batch_ndims} axes of draws (batch_ndims) it must be {site.shape}"
                 )
+        return draws
 
-    def _hint(self, position: Any) -> str:
-        values = self.constrain(position)
-        trace = _trace(handlers.substitute(self.model, data=values), self.arguments)
-        words = []
-        for name, site in trace.items():
-            if site["type"] == "sample":
-                term = np.asarray(site["fn"].log_prob(site["value"]))
-                if not np.isfinite(term).all():
-                    bad = np.argwhere(~np.isfinite(term))[0].tolist()
-                    words.append(f"site {name!r} has log probability {term[tuple(bad)]} at {bad}")
-        for path, leaf in jax.tree_util.tree_leaves_with_path(self.arguments):
-            if eqx.is_array_like(leaf) and not np.isfinite(np.asarray(leaf, float)).all():
-                count = int((~np.isfinite(np.asarray(leaf, float))).sum())
-                kind = ("model_args", "model_kwargs")[path[0].idx]
-                rest = jax.tree_util.keystr(path[1:])
-                words.append(f"{kind}{rest} holds {count} values that are not finite")
-        return ("; " + "; ".join(words)) if words else ""
+    def _bad_data(self) -> list[str]:
+        counts = non_finite_counts(named(*self.arguments.tree))
+        return [f"{name} holds {count} non-finite values" for name, count in counts.items()]
 
 
-def numpyro_target(model: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Target:
-    """Examine a model and make a target of it; see `Target.from_numpyro`."""
-    name = getattr(model, "__name__", repr(model))
-    try:
-        trace = _trace(model, (args, kwargs))
-    except TypeError as error:
-        raise TypeError(
-            f"the model {name} cannot be called with {len(args)} model_args and model_kwargs "
-            f"{sorted(kwargs)}: {error}"
-        ) from error
-    shapes = tuple(_examine(name, trace))
-    leaves, treedef = jax.tree.flatten((args, kwargs), is_leaf=lambda leaf: leaf is None)
-    data = [jnp.asarray(leaf) if _is_array(leaf) else None for leaf in leaves]
-    static = tuple(None if _is_array(leaf) else leaf for leaf in leaves)
-    target = NumPyroTarget(model, data, (treedef, static), shapes)
-    position = {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape, dtype in shapes}
-    try:
-        hash(static)
-        eqx.filter_eval_shape(lambda t, p: (t.log_density(p), t.constrain(p)), target, position)
-    except (TypeError, *_LOOKS_AT_DATA):
-        # The model needs the values of its data in Python: they become part of the program.
-        return NumPyroTarget(model, [], _Constant((args, kwargs)), shapes)
+def make(
+    model: Callable[..., Any], model_args: tuple[Any, ...], model_kwargs: dict[str, Any]
+) -> NumPyroTarget:
+    """Make a target of a NumPyro model; see `Target.from_numpyro`."""
+    if not callable(model):
+        raise TypeError(f"model must be callable, got {type(model).__name__}: {model!r}")
+    while isinstance(model, functools.partial):
+        model_args = (*model.args, *model_args)
+        model_kwargs = {**model.keywords, **model_kwargs}
+        model = model.func
+    data = (model_args, model_kwargs)
+    check_arrays(named(*data))
+    check_signature(model, *data)
+    # A model may need the values of its data, and then perhaps those of NumPy.
+    failure: Exception | None = None
+    for attempt in (split, freeze, functools.partial(freeze, as_numpy=True)):
+        arguments = attempt(data)
+        try:
+            found = inspect_model(model, arguments)
+            break
+        except Exception as error:
+            failure = failure or error
+    else:
+        assert failure is not None
+        raise ValueError(why_it_fails(model, failure)) from failure
+    check_sites(model, found)
+    target = NumPyroTarget(
+        arguments=arguments,
+        fixed=split(parameter_values(model, data) if found.has_params else {}),
+        model=Static(model),
+        sites=found.sites,
+        deterministic=found.deterministic,
+        observed=found.observed,
+        dynamic_data=attempt is split,
+    )
+    _check_observations(target)
     return target
 
 
-def _is_array(leaf: Any) -> bool:
-    if isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "biufc":
-        raise TypeError(
-            f"an array of dtype {leaf.dtype} among the model's arguments cannot go to a device; "
-            "encode it as integers"
-        )
-    return eqx.is_array(leaf) or isinstance(leaf, np.ndarray)
-
-
-def _trace(model: Callable, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> dict[str, Any]:
-    args, kwargs = arguments
-    return handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
-
-
-def _is_factor(site: dict[str, Any]) -> bool:
-    return isinstance(getattr(site["fn"], "base_dist", site["fn"]), Unit)
-
-
-def _examine(name: str, trace: dict[str, Any]) -> list[tuple[str, tuple[int, ...], str]]:
-    """Return latent sites with unconstrained shapes; raise for what cannot be sampled."""
-    found = []
-    for site_name, site in trace.items():
-        if site["type"] == "param":
-            raise ValueError(
-                f"the model {name} has the param site {site_name!r}; sampling needs a prior: use "
-                "numpyro.sample"
-            )
-        if site["type"] == "plate":
-            size, subsample_size = site["args"][:2]
-            if subsample_size is not None and size != subsample_size:
-                raise ValueError(
-                    f"the plate {site_name!r} of the model {name} subsamples {subsample_size} of "
-                    f"{size}; use the whole plate"
-                )
-        if site["type"] != "sample" or site["is_observed"]:
+def _check_observations(target: NumPyroTarget) -> None:
+    """Raise if observations lie outside a support that no parameter moves."""
+    values, outside = _observations(target)
+    for name, flags in outside.items():
+        count = np.count_nonzero(flags)
+        if not count:
             continue
-        if site["fn"].support.is_discrete:
-            raise ValueError(
-                f"the site {site_name!r} of the model {name} is discrete; sum it out (a mixture "
-                "distribution does that), since gradients do not exist there"
-            )
-        value = jax.eval_shape(biject_to(site["fn"].support).inv, site["value"])
-        found.append((site_name, tuple(value.shape), value.dtype.name))
-    if not found:
-        raise ValueError(
-            f"the model {name} has no latent site to sample; its sites are {list(trace)}. For a "
-            "log density give init"
-        )
-    return found
+        where = np.argwhere(np.asarray(flags))[0].tolist()
+        first = np.broadcast_to(np.asarray(values[name]), flags.shape)[tuple(where)]
+        sentences = [
+            f"observed site {name!r}: {count} of {flags.size} values lie outside the support of "
+            f"its distribution, the first is {first} at {where}",
+            *target._bad_data(),
+        ]
+        raise ValueError("; ".join(sentences))
+
+
+@jax.jit
+def _invert(
+    target: NumPyroTarget, position: dict[str, jax.Array], given: dict[str, jax.Array]
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """Return a position with given values put in, and whether each lies on its support."""
+    trace = target._trace(functools.partial(inverted, position, given))
+    new = {name: recorded(trace, "position", name) for name in given}
+    inside = {name: jnp.all(recorded(trace, "inside", name)) for name in given}
+    return {**position, **new}, inside
+
+
+@jax.jit
+def _invert_each(
+    target: NumPyroTarget, position: dict[str, jax.Array], given: dict[str, jax.Array]
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    return jax.vmap(_invert, (None, 0, 0))(target, position, given)
+
+
+@jax.jit
+def _valid_start(target: NumPyroTarget, key: jax.Array) -> dict[str, jax.Array]:
+    args, kwargs = target.arguments.tree
+    (position, _, _), _ = find_valid_initial_params(
+        key,
+        target._runnable(),
+        model_args=args,
+        model_kwargs=kwargs,
+        prototype_params=_zeros(target),
+    )
+    return position
+
+
+@jax.jit
+def _observations(target: NumPyroTarget) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """Observed values, and where they lie outside a scalar support that nothing moves."""
+    trace = target._trace(functools.partial(constrained, _zeros(target)))
+    values = {name: jnp.asarray(trace[name]["value"]) for name in target.observed}
+    flags = {name: outside_support(trace[name]["fn"], value) for name, value in values.items()}
+    return values, {name: flag for name, flag in flags.items() if flag is not None}
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _log_likelihood(
+    target: NumPyroTarget, draws: dict[str, jax.Array], batch_ndims: int
+) -> dict[str, jax.Array]:
+    args, kwargs = target.arguments.tree
+    model = target._runnable()
+
+    def one(draw: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        found = log_likelihood(model, draw, *args, batch_ndims=0, **kwargs)
+        return {name: found[name] for name in target.observed}
+
+    return map_draws(one, draws, batch_ndims)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _predictive(
+    target: NumPyroTarget, key: jax.Array, draws: dict[str, jax.Array], batch_ndims: int
+) -> dict[str, jax.Array]:
+    def one(draw_and_key: tuple[dict[str, jax.Array], jax.Array]) -> dict[str, jax.Array]:
+        draw, key = draw_and_key
+        model = handlers.substitute(handlers.uncondition(target._runnable()), data=draw)
+        trace = target._run(handlers.seed(model, rng_seed=key))
+        return {name: trace[name]["value"] for name in target.observed}
+
+    shape = next(iter(draws.values())).shape[:batch_ndims]
+    return map_draws(one, (draws, jax.random.split(key, shape)), batch_ndims)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _prior_predictive(
+    target: NumPyroTarget, key: jax.Array, num_samples: int
+) -> dict[str, jax.Array]:
+    names = (*target.names, *target.deterministic, *target.observed)
+
+    def one(key: jax.Array) -> dict[str, jax.Array]:
+        model = handlers.seed(handlers.uncondition(target._runnable()), rng_seed=key)
+        trace = target._run(model)
+        return {name: trace[name]["value"] for name in names}
+
+    return map_draws(one, jax.random.split(key, num_samples), 1)
+
+
+def _zeros(target: NumPyroTarget) -> dict[str, jax.Array]:
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), target.position_shape)

@@ -1,147 +1,412 @@
-"""A density to sample, as a pytree: the one form in which the driver knows models."""
+"""Targets: a model or a log density as a log density on R^d, and the way back.
 
-from collections.abc import Callable
-from typing import Any
+A `Target` is a pytree. The arrays of a model are its leaves, all else is static, so a compiled
+function of a target serves other data of the same shapes without compiling again.
+"""
+
+import abc
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from shoal.inference._arguments import Arguments, freeze, split
+
+if TYPE_CHECKING:
+    from shoal.inference.numpyro import NumPyroTarget
+
 
 class Target(eqx.Module):
-    """A log density on unconstrained positions, and the way back to what the user asked for.
+    """A log density over a pytree of unconstrained real arrays, with its way to the model's space.
 
-    Make one with `from_numpyro` or `from_log_density`. A target is a pytree whose arrays are the
-    model's data: programs compiled for it serve other data of the same shape.
-
-    Attributes
-    ----------
-    is_numpyro
-        Whether it came from a NumPyro model.
+    Make one with `from_numpyro` or `from_log_density`. A target is an immutable pytree: pass it
+    to compiled functions as an argument, and new data of the same shapes compile nothing.
     """
-
-    is_numpyro = False
-
-    @staticmethod
-    def from_log_density(log_density: Callable[[Any], jax.Array]) -> "Target":
-        """Make a target of a log density over a pytree of floating arrays.
-
-        Parameters
-        ----------
-        log_density
-            Maps one position to a scalar, up to a constant. A bound method of an
-            ``equinox.Module`` brings its arrays along as data.
-
-        Raises
-        ------
-        TypeError
-            If it cannot be called.
-        """
-        if not callable(log_density):
-            raise TypeError(f"log_density must be a function, got {log_density!r}")
-        return LogDensityTarget(log_density)
 
     @staticmethod
     def from_numpyro(
-        model: Callable,
-        model_args: tuple[Any, ...] = (),
-        model_kwargs: dict[str, Any] | None = None,
-    ) -> "Target":
-        """Make a target of a NumPyro model and its data.
+        model: Callable[..., Any],
+        model_args: Sequence[Any] = (),
+        model_kwargs: Mapping[str, Any] | None = None,
+    ) -> "NumPyroTarget":
+        """Make a target of a NumPyro model.
 
-        Positions are dicts of unconstrained values; the log density has the Jacobian of the
-        transforms, so that draws on the constrained space follow the model's posterior.
+        NumPy and JAX arrays among the arguments are leaves of the target. Numbers (Python's and
+        NumPy's scalars), strings and None are static: another value compiles again. A model that
+        looks at its data while it is traced (``int(group.max())``) gets all its arguments as
+        constants; ``dynamic_data`` is then False, and new data compile again. Arguments bound with
+        ``functools.partial`` count as arguments.
+
+        Every latent site keeps its exact law: the log density at ``z`` is the model's log joint
+        density at ``constrain(z)`` plus the log determinant of the Jacobian. That holds under
+        ``numpyro.handlers.scale`` and ``mask`` too, which act on the model's density and not on
+        the Jacobian (NumPyro's own potential scales and masks both). ``numpyro.param`` sites are
+        held at their initial values.
 
         Parameters
         ----------
         model
-            A function of NumPyro primitives, whose latent sites are all continuous.
+            A function with NumPyro sites. Keep the function: a new lambda is a new model.
         model_args, model_kwargs
-            Its arguments. Arrays (of NumPy or JAX) become data of compiled programs; all else, such
-            as integers that give a size, is part of the program. A model that looks at the values
-            of its arrays in Python is recognised, and its arrays become part of the program too.
+            Its arguments, observations included.
+
+        Returns
+        -------
+        NumPyroTarget
+
+        Raises
+        ------
+        TypeError
+            If ``model`` is not callable, the arguments do not fit it, or one is an array of
+            objects or strings.
+        ValueError
+            If the model fails when traced, has no latent site, a latent site that is discrete or
+            on a space without coordinates, a plate that subsamples, or observations outside the
+            support of their distribution: the message names the site or plate.
+
+        Examples
+        --------
+        >>> import jax, numpy as np, numpyro, numpyro.distributions as dist
+        >>> from shoal.inference import Target
+        >>> def model(y):
+        ...     scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+        ...     numpyro.sample("y", dist.Normal(0.0, scale), obs=y)
+        >>> target = Target.from_numpyro(model, (np.array([0.3, -1.2]),))
+        >>> target.dim, target.names
+        (1, ('scale',))
+        >>> position = target.unconstrain({"scale": 1.0})
+        >>> print(position["scale"], target.constrain(position)["scale"])
+        0.0 1.0
+        """
+        from shoal.inference.numpyro import make
+
+        return make(model, tuple(model_args), dict(model_kwargs or {}))
+
+    @staticmethod
+    def from_log_density(log_density: Callable[[Any], Any], init: Any = None) -> "LogDensityTarget":
+        """Make a target of a log density over any pytree of floating arrays.
+
+        Parameters
+        ----------
+        log_density
+            Maps a position to a scalar. Arrays that a ``functools.partial`` or an
+            ``equinox.Module`` carries are leaves of the target, unless the function looks at their
+            values while it is traced; what a plain function closes over is constant.
+        init
+            A position, or a function ``init(key) -> position``. Needed for `Target.init`,
+            `Target.dim`, `Target.names` and the early check of what ``log_density`` returns.
 
         Raises
         ------
         TypeError, ValueError
-            If the model cannot be called with these arguments or has sites that cannot be sampled:
-            none, discrete ones, ``param`` sites, subsampling plates. The message names the site.
+            If ``log_density`` is not callable or does not return a real floating scalar, or
+            ``init`` has no leaves, leaves that are not floating, or several dtypes.
 
         Examples
         --------
-        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> import jax, jax.numpy as jnp
         >>> from shoal.inference import Target
-        >>> def model():
-        ...     numpyro.sample("scale", dist.HalfNormal(1.0))
-        >>> target = Target.from_numpyro(model)
-        >>> bool(target.constrain(target.init(jax.random.key(0)))["scale"] > 0)
-        True
+        >>> target = Target.from_log_density(lambda x: -0.5 * jnp.sum(x**2), init=jnp.ones(3))
+        >>> print(target.dim, target.log_density(jnp.ones(3)))
+        3 -1.5
         """
-        from shoal.inference.numpyro import numpyro_target
+        if not callable(log_density):
+            raise TypeError(f"log_density must be callable, got {type(log_density).__name__}")
+        if isinstance(log_density, functools.partial):
+            log_density = jax.tree_util.Partial(
+                log_density.func, *log_density.args, **log_density.keywords
+            )
+        if init is not None and not callable(init):
+            init = jax.tree.map(jnp.asarray, init)
+        start = None if init is None else split(init)
+        target = LogDensityTarget(split(log_density), start)
+        if init is None:
+            return target
+        check_position("init", target.position_shape)
+        try:
+            jax.eval_shape(target.log_density, target.position_shape)
+        except _NEEDS_VALUES:
+            target = LogDensityTarget(freeze(log_density), start)
+            jax.eval_shape(target.log_density, target.position_shape)
+        return target
 
-        return numpyro_target(model, tuple(model_args), dict(model_kwargs or {}))
+    @property
+    @abc.abstractmethod
+    def is_numpyro(self) -> bool:
+        """Whether the target is a NumPyro model."""
 
+    @property
+    @abc.abstractmethod
+    def position_shape(self) -> Any:
+        """Position with ``jax.ShapeDtypeStruct`` leaves."""
+
+    @property
+    @abc.abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """Names of what is sampled: latent sites, or the leaves of a position."""
+
+    @property
+    def dim(self) -> int:
+        """Number of unconstrained coordinates, d."""
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.position_shape))
+
+    @abc.abstractmethod
     def log_density(self, position: Any) -> jax.Array:
-        """Return the log density, a scalar, of one unconstrained position."""
-        raise NotImplementedError
+        """Log density of one unconstrained position, a scalar; Jacobian included."""
 
+    @abc.abstractmethod
     def constrain(self, position: Any) -> dict[str, jax.Array]:
-        """Return the values a position stands for, by name: latent and deterministic sites."""
-        raise NotImplementedError
+        """Values by name on the model's own space, deterministic sites too, observed ones not."""
 
+    @abc.abstractmethod
+    def unconstrain(self, values: Mapping[str, Any]) -> Any:
+        """Position of values given by name on the model's own space: `constrain`'s inverse."""
+
+    @abc.abstractmethod
     def init(self, key: jax.Array) -> Any:
-        """Return a start, one unconstrained position."""
-        raise NotImplementedError
+        """Position to start at, drawn with a typed key; maps over keys with ``jax.vmap``."""
 
-    def explain_bad_start(self, position: Any, chain: int) -> str:
-        """Say what is not finite at a start: the leaf, the value, and for a model the site."""
-        value, gradient = jax.value_and_grad(self.log_density)(position)
-        words = [f"init: chain {chain} starts where the log density is {float(value)}"]
-        for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
-            bad = np.argwhere(~np.isfinite(np.asarray(leaf)))
-            if len(bad):
-                name = "position" + jax.tree_util.keystr(path)
-                index = tuple(bad[0].tolist())
-                at = np.asarray(jax.tree.leaves(_get(position, path))[0])[index]
-                words.append(
-                    f"the gradient is {np.asarray(leaf)[index]} at {name}{list(index)} = {at}"
-                )
-        return "; ".join(words) + self._hint(position)
+    @abc.abstractmethod
+    def explain_bad_start(self, position: Any, index: int) -> str:
+        """Say why a start is no start: density, leaf, value and, for a model, site and data.
 
-    def _hint(self, position: Any) -> str:
-        return ". Start inside the support, where density and gradient are finite"
+        Parameters
+        ----------
+        position
+            One concrete position whose log density or gradient is not finite.
+        index
+            The particle or chain to name.
+        """
+
+    def observed_data(self) -> dict[str, jax.Array] | None:
+        """Values of the observed sites by name; None for a log density."""
+        return None
+
+    def log_likelihood(
+        self, posterior: Mapping[str, Any], batch_ndims: int = 2
+    ) -> dict[str, jax.Array] | None:
+        """Log likelihood of every observation under each draw; None for a log density.
+
+        Parameters
+        ----------
+        posterior
+            Constrained draws by name, each with ``batch_ndims`` leading axes; names that are not
+            latent sites are ignored.
+        batch_ndims
+            Number of leading axes that index draws.
+
+        Returns
+        -------
+        dict or None
+            Arrays ``(*draws, *observations)`` by observed site.
+        """
+        return None
+
+    def predictive(
+        self, key: jax.Array, posterior: Mapping[str, Any], batch_ndims: int = 2
+    ) -> dict[str, jax.Array] | None:
+        """Draw every observed site anew, once for each posterior draw; None for a log density.
+
+        Parameters
+        ----------
+        key
+            Typed key.
+        posterior, batch_ndims
+            As in `log_likelihood`.
+
+        Returns
+        -------
+        dict or None
+            Arrays ``(*draws, *observations)`` by observed site.
+        """
+        return None
+
+    def prior_predictive(self, key: jax.Array, num_samples: int) -> dict[str, jax.Array] | None:
+        """Draw latent, deterministic and observed sites from the model; None for a log density.
+
+        Returns
+        -------
+        dict or None
+            Arrays ``(num_samples, ...)`` by name; empty where a prior cannot be drawn from
+            (``ImproperUniform``).
+        """
+        return None
 
 
 class LogDensityTarget(Target):
-    """A user's log density; constraining is naming."""
+    """A log density given as a function. Its unconstrained space is its own space."""
 
-    function: Callable[[Any], jax.Array]
+    function: Arguments
+    start: Arguments | None
+
+    @property
+    def is_numpyro(self) -> bool:
+        """False: there are no sites."""
+        return False
+
+    @property
+    def dynamic_data(self) -> bool:
+        """Whether arrays that the function carries are leaves of the target."""
+        leaves = (leaf.value for leaf in self.function.structure.leaves if leaf is not None)
+        return not any(isinstance(leaf, np.ndarray | jax.Array) for leaf in leaves)
+
+    @property
+    def position_shape(self) -> Any:
+        """Shapes and dtypes of ``init``'s leaves."""
+        return jax.eval_shape(self.init, jax.random.key(0))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the leaves of ``init``, as `constrain` gives them."""
+        return tuple(_by_name(self.position_shape))
 
     def log_density(self, position: Any) -> jax.Array:
-        """Return the log density of a position, checked to be a floating scalar."""
-        value = jnp.asarray(self.function(position))
-        if value.shape != ():
-            raise ValueError(
-                f"log_density must return a scalar, got shape {value.shape}; sum over coordinates"
+        """Log density of one position, a scalar.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the function returns anything but a real floating scalar.
+        """
+        value = self.function.tree(position)
+        if not hasattr(value, "dtype") and not isinstance(value, float):
+            raise TypeError(
+                f"log_density must return a scalar array, got {type(value).__name__}: {value!r}"
             )
-        if not jnp.issubdtype(value.dtype, jnp.floating):
-            raise TypeError(f"log_density must return a float, got dtype {value.dtype}")
-        return value
+        if jnp.shape(value) != ():
+            raise ValueError(
+                f"log_density must return a scalar of shape (), got shape {jnp.shape(value)}; "
+                "reduce it, for example with jnp.sum"
+            )
+        if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+            raise TypeError(
+                f"log_density must return a float, got dtype {jnp.result_type(value).name}"
+            )
+        return jnp.asarray(value)
 
     def constrain(self, position: Any) -> dict[str, jax.Array]:
-        """Return a dict as it is, other pytrees by the paths of their leaves."""
-        if isinstance(position, dict) and all(eqx.is_array(v) for v in position.values()):
-            return position
-        leaves = jax.tree_util.tree_leaves_with_path(position)
-        name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".")
-        return {name(path) or "position": leaf for path, leaf in leaves}
+        """Leaves by name.
+
+        A dict of arrays is itself, a lone array is ``"position"``; leaves of other pytrees are
+        named by their path, joined by dots: ``"network.bias"``, ``"position.0"``.
+        """
+        return _by_name(position)
+
+    def unconstrain(self, values: Mapping[str, Any]) -> Any:
+        """Put named leaves back into a position.
+
+        Raises
+        ------
+        ValueError
+            If the target was made without ``init``, whose structure is needed; or if a name is
+            missing or unknown.
+        """
+        shape = self.position_shape
+        check_names("values", values, self.names)
+        if set(values) != set(self.names):
+            raise ValueError(f"values lack {sorted(set(self.names) - set(values))}")
+        leaves = [jnp.asarray(values[name], leaf.dtype) for name, leaf in _by_name(shape).items()]
+        return jax.tree.unflatten(jax.tree.structure(shape), leaves)
 
     def init(self, key: jax.Array) -> Any:
-        """Raise: nothing is known about where a bare log density lives."""
-        raise ValueError("a log density does not say where to start: give init")
+        """Return ``init`` as it was given, or ``init(key)``.
+
+        Raises
+        ------
+        ValueError
+            If the target was made without ``init``.
+        """
+        if self.start is None:
+            raise ValueError(
+                "init is missing: a log density does not say what its positions look like; "
+                "use Target.from_log_density(log_density, init=position)"
+            )
+        start = self.start.tree
+        return start(key) if callable(start) else start
+
+    def explain_bad_start(self, position: Any, index: int) -> str:
+        """Say what is not finite at a start; see `Target.explain_bad_start`."""
+        value, gradient = jax.value_and_grad(self.log_density)(position)
+        return explain(index, _by_name(position), value, _by_name(gradient), [])
 
 
-def _get(tree: Any, path: Any) -> Any:
-    """Return the leaf of a pytree at a path."""
-    return dict(jax.tree_util.tree_leaves_with_path(tree))[path]
+# What JAX raises when a traced function looks at the value of an array.
+_NEEDS_VALUES = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerBoolConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
+
+
+def check_position(name: str, position: Any) -> None:
+    """Check that a position has leaves, all of one floating dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the leaf, its dtype and what to do.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(position)
+    if not leaves:
+        raise ValueError(f"{name} holds no array: {position!r}")
+    dtypes = {name + jax.tree_util.keystr(path): np.dtype(leaf.dtype) for path, leaf in leaves}
+    for path, dtype in dtypes.items():
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(
+                f"{path} must hold floats, got dtype {dtype}; convert it with .astype(float)"
+            )
+    if len(set(dtypes.values())) > 1:
+        found = {path: dtype.name for path, dtype in dtypes.items()}
+        raise TypeError(f"the leaves of {name} must share one dtype, got {found}")
+
+
+def check_names(argument: str, values: Any, names: Sequence[str]) -> None:
+    """Check that ``values`` is a dict by known names; raise naming the unknown ones."""
+    if not isinstance(values, Mapping):
+        raise TypeError(
+            f"{argument} must be a dict by name ({', '.join(names)}), got {type(values).__name__}"
+        )
+    unknown = [name for name in values if name not in names]
+    if unknown:
+        raise ValueError(f"{argument} names {unknown}, but there are only {list(names)}")
+
+
+def _by_name(position: Any) -> dict[str, Any]:
+    names = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(position):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        names[name if name[:1].isidentifier() else f"position.{name}".rstrip(".")] = leaf
+    return names
+
+
+def explain(
+    index: int,
+    values: Mapping[str, Any],
+    log_density: Any,
+    gradient: Mapping[str, Any],
+    reasons: Sequence[str],
+) -> str:
+    """Put together the message of `Target.explain_bad_start`."""
+    broken = [name for name, leaf in values.items() if not np.all(np.isfinite(leaf))]
+    slopes = [name for name, leaf in gradient.items() if not np.all(np.isfinite(leaf))]
+    if not np.isfinite(log_density):
+        what = f"the log density is {float(log_density):g}"
+    elif slopes:
+        what = f"the gradient of the log density is not finite in {', '.join(map(repr, slopes))}"
+    else:
+        what = "log density and gradient are finite"
+    shown = (broken or slopes or list(values))[:4]
+    where = ", ".join(f"{name!r} = {_short(values[name])}" for name in shown if name in values)
+    sentences = [f"particle {index} cannot start: {what} at init with {where}", *reasons]
+    return "; ".join(sentences)
+
+
+def _short(value: Any) -> str:
+    return np.array2string(np.asarray(value), precision=4, threshold=6).replace("\n", "")
