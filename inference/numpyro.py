@@ -204,8 +204,15 @@ class NumPyroTarget(Target):
     def _runnable(self) -> Callable[..., Any]:
         """Return the model with parameters fixed and a key for ``numpyro.prng_key``."""
         others = ["sample", "plate", "control_flow"]
-        model = handlers.seed(self.model.value, rng_seed=0, hide_types=others)
-        return handlers.substitute(model, data=self.fixed.tree)
+        return handlers.seed(self._unseeded(), rng_seed=0, hide_types=others)
+
+    def _unseeded(self) -> Callable[..., Any]:
+        """Return the model with parameters fixed.
+
+        Predictions need this one: ``uncondition`` asks for its key by ``numpyro.prng_key``, and
+        a fixed seed inside would give all draws the same noise.
+        """
+        return handlers.substitute(self.model.value, data=self.fixed.tree)
 
     def _trace(self, fill: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
         """Run the model with values from ``fill(site)``."""
@@ -359,7 +366,7 @@ def _predictive(
 ) -> dict[str, jax.Array]:
     def one(draw_and_key: tuple[dict[str, jax.Array], jax.Array]) -> dict[str, jax.Array]:
         draw, key = draw_and_key
-        model = handlers.substitute(handlers.uncondition(target._runnable()), data=draw)
+        model = handlers.substitute(handlers.uncondition(target._unseeded()), data=draw)
         trace = target._run(handlers.seed(model, rng_seed=key))
         return {name: trace[name]["value"] for name in target.observed}
 
@@ -374,7 +381,7 @@ def _prior_predictive(
     names = (*target.names, *target.deterministic, *target.observed)
 
     def one(key: jax.Array) -> dict[str, jax.Array]:
-        model = handlers.seed(handlers.uncondition(target._runnable()), rng_seed=key)
+        model = handlers.seed(handlers.uncondition(target._unseeded()), rng_seed=key)
         trace = target._run(model)
         return {name: trace[name]["value"] for name in names}
 
