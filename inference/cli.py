@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Bayesian logistic regression on the breast cancer data of scikit-learn, "
         "sampled with MALA and checked against NUTS; prints a table, writes NetCDF and a picture.",
     )
-    demo.add_argument("--out", type=Path, default=Path("shoal-demo"), help="folder to write to")
+    demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder (out/demo)")
     demo.add_argument("--seed", type=int, default=0)
     demo.set_defaults(command=_demo)
     _add_sample(commands)

@@ -58,9 +58,12 @@ def load_model(place: str) -> Callable[..., Any]:
 
 def where(error: BaseException, path: Path) -> str:
     """Say in which line of a file an error arose, as ``"line 3: "``; empty if not in that file."""
-    path = path.resolve()
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path]
+    path, lines = path.resolve(), []
+    cause: BaseException | None = error
+    while cause is not None:
+        frames = traceback.extract_tb(cause.__traceback__)
+        lines += [frame.lineno for frame in frames if Path(frame.filename).resolve() == path]
+        cause = cause.__cause__ or cause.__context__
     return f"line {lines[-1]}: " if lines else ""
 
 

@@ -1,0 +1,51 @@
+"""Every example runs, draws its picture, and its number is right."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+TESTED = {"eight_schools", "langevin_bias", "kernel_mmd"}
+
+
+def load(name: str) -> ModuleType:
+    specification = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def check_picture(path: Path) -> None:
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert path.stat().st_size > 10_000
+
+
+def test_no_example_is_untested() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == TESTED
+
+
+def test_eight_schools(tmp_path: Path) -> None:
+    example = load("eight_schools")
+    mean, exact = example.main(num_samples=500, folder=tmp_path)
+    # The integral agrees with long runs of Stan and NumPyro on this model: 3.6.
+    assert exact == pytest.approx(3.6, abs=0.05)
+    # Standard deviation of tau 3.2, effective sample size above 400: 5.2 standard errors, 2e-7.
+    assert mean == pytest.approx(exact, abs=5.2 * 3.2 / 20)
+    check_picture(tmp_path / "eight_schools.png")
+
+
+def test_langevin_bias(tmp_path: Path) -> None:
+    # 15 variances of 1.6e6 draws, of which 1 in 20 counts: 5.2 standard errors, 3e-6 in all.
+    assert load("langevin_bias").main(num_samples=400, folder=tmp_path) < 5.2 * (2 / 8e4) ** 0.5
+    check_picture(tmp_path / "langevin_bias.png")
+
+
+def test_kernel_mmd(tmp_path: Path) -> None:
+    # Over 200 keys the error at the farthest shift has a standard deviation of 0.0056 at 1000
+    # points, so half of that here, and smaller ones at the others: 9 tests at 5.2 of them, 2e-6.
+    assert load("kernel_mmd").main(num_samples=4000, folder=tmp_path) < 5.2 * 0.0056 / 2
+    check_picture(tmp_path / "kernel_mmd.png")
