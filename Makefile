@@ -52,7 +52,7 @@ test-arviz1:
 	@$(MAKE) --no-print-directory test VENV=.venv-arviz1 PYTHON=$(PYTHON312)
 
 clean:
-	rm -rf .venv .venv-lowest .venv-arviz1 build dist out shoal.egg-info
+	rm -rf .venv .venv-lowest .venv-arviz1 build dist out shoal-demo shoal.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
