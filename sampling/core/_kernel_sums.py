@@ -47,6 +47,18 @@ def dot(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.dot(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
+def fixed_mean(y: jax.Array) -> jax.Array:
+    """Return the mean over rows as one settled constant, for results that do not depend on it.
+
+    XLA repeats the mean's last multiplication in each place that uses it and contracts some of
+    them with the subtraction there, so that one mean would have several values. Rounding away its
+    last bit settles one.
+    """
+    precision = jnp.finfo(y.dtype)
+    mean = jax.lax.stop_gradient(jnp.mean(y, axis=0))
+    return jax.lax.reduce_precision(mean, precision.nexp, precision.nmant - 1)
+
+
 def distance_factors(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return A ``(m, d+2)`` and C ``(n, d+2)`` with ``A @ C.T`` the squared distances.
 
@@ -54,12 +66,7 @@ def distance_factors(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     centre float32 loses every digit once the mean is a few thousand times the spread; the
     distances do not depend on it, hence no derivative passes through.
     """
-    centre = jax.lax.stop_gradient(jnp.mean(y, axis=0))
-    # XLA repeats the mean's last multiplication in each place that uses it and contracts some of
-    # them with the subtraction, which would shift x and y by different amounts. Rounding away the
-    # last bit settles one value.
-    precision = jnp.finfo(y.dtype)
-    centre = jax.lax.reduce_precision(centre, precision.nexp, precision.nmant - 1)
+    centre = fixed_mean(y)
     x, y = x - centre, y - centre
     norm_x, norm_y = (jnp.sum(z * z, axis=1, keepdims=True) for z in (x, y))
     a = jnp.concatenate([-2 * x, norm_x, jnp.ones_like(norm_x)], axis=1)
@@ -150,14 +157,14 @@ def _closed_form(
             slope = slope.at[:, :dim].add(weights.values)
         moments = dot(value, slope)
     else:
-        moments = dot(_masked(keep, jet.q), slope)
+        moments = dot(_masked(keep, jnp.broadcast_to(jet.q, q.shape)), slope)
         if weights.values is not None:
             moments = moments.at[:, :dim].add(dot(value, weights.values))
     centred_x = -0.5 * rows["a"][:, :dim]
     total = moments[:, :dim] - centred_x * moments[:, dim:]
     if kernel.is_radial:
         return total
-    return total + rows["x"] * dot(_masked(keep, jet.g), w)
+    return total + rows["x"] * dot(_masked(keep, jnp.broadcast_to(jet.g, q.shape)), w)
 
 
 def _pair_by_pair(

@@ -6,7 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from shoal.sampling.core._kernel_sums import distance_factors, dot, squared_distances
+from shoal.sampling.core._kernel_sums import (
+    distance_factors,
+    dot,
+    fixed_mean,
+    squared_distances,
+)
 from shoal.sampling.core._tiles import Reduction, Ring, block_sides, reduce_pairs
 
 
@@ -26,6 +31,9 @@ def log_normaliser_and_mean(
     # The inner where keeps 0 * inf out of the derivatives of a key that does not count.
     live = bias != -jnp.inf
     height = jnp.where(live, jnp.where(live, bias, 0) / epsilon, -jnp.inf)
+    # Values far from zero keep their digits when averaged around their own mean.
+    centre: Any = None if values is None else fixed_mean(values)
+    values = None if values is None else values - centre
     identity = (-jnp.inf, 0.0, None if values is None else 0.0)
     reduction = Reduction(_softmax_tile, _join_softmax, identity, -jnp.inf)
     sides = block_sides(x.shape[0], y.shape[0], block_size, 1)
@@ -35,7 +43,7 @@ def log_normaliser_and_mean(
     dead = total == 0
     log_total = jnp.log(jnp.where(dead, 1, total))
     out = jnp.where(dead, -jnp.inf, log_total + _finite(peak))
-    return out, None if moment is None else moment / total[:, None]
+    return out, None if moment is None else centre + moment / total[:, None]
 
 
 def _softmax_tile(rate: jax.Array, a: jax.Array, points: Any, height: jax.Array) -> Any:
