@@ -1,0 +1,208 @@
+"""Bandwidth rules against NumPy, BlackJAX and NumPyro; the tracked median on clouds at rest."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from blackjax.vi.svgd import median_heuristic
+from numpyro.contrib.einstein.stein_util import median_bandwidth
+
+from shoal.sampling.core import bandwidth, pairwise
+
+MEDIANS = [rule for rule in bandwidth.RULES if rule != "fixed"]
+
+
+def by_sorting(rule: str, x: np.ndarray) -> float:
+    n = len(x)
+    q = ((x[:, None] - x) ** 2).sum(-1)
+    upper = np.sqrt(q[np.triu_indices(n, 1)])
+    return {
+        "median_offdiag_log": lambda: np.median(upper) ** 2 / np.log(n),
+        "median_all_log": lambda: np.median(np.sqrt(q)) ** 2 / np.log(n),
+        "median_all_log1p": lambda: np.median(q) / np.log(n + 1),
+        "median_all": lambda: np.sort(q, axis=None)[::-1][n * n // 2 - 1],
+    }[rule]()
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("n", [2, 3, 7, 50])
+def test_rules_are_the_sorted_ones_for_even_and_odd_numbers(n: int) -> None:
+    x = np.random.default_rng(n).normal(size=(n, 3)) + 20
+    for rule in MEDIANS:
+        found = float(bandwidth.from_rule(rule, x, block_size=16))
+        assert found == pytest.approx(by_sorting(rule, x), rel=1e-10), rule
+
+
+def test_conventions_are_those_of_blackjax_and_numpyro() -> None:
+    x = jax.random.normal(jax.random.key(1), (60, 4))
+    theirs = median_heuristic({}, x)["length_scale"]
+    np.testing.assert_allclose(bandwidth.from_rule("median_offdiag_log", x), theirs, rtol=1e-5)
+    theirs = median_bandwidth(x, lambda n: 1 / jnp.log(n))
+    np.testing.assert_allclose(bandwidth.from_rule("median_all_log", x), theirs, rtol=1e-5)
+
+
+def test_the_same_value_tiled_and_dense_and_under_jit() -> None:
+    x = jax.random.normal(jax.random.key(2), (301, 5))
+    dense = bandwidth.from_rule("median_all", x)
+    assert dense == bandwidth.from_rule("median_all", x, block_size=64)
+    assert dense == jax.jit(lambda x: bandwidth.from_rule("median_all", x))(x)
+    slope = jax.grad(lambda x: bandwidth.from_rule("median_all", x))(x)
+    assert not np.any(slope)
+
+
+@pytest.mark.parametrize("rule", MEDIANS)
+def test_degenerate_clouds_have_a_positive_bandwidth(rule: str) -> None:
+    assert bandwidth.from_rule(rule, jnp.ones((1, 2))) == 1
+    two_places = jnp.repeat(jnp.array([[1.234, 5.6], [70.0, -3.0]]), jnp.array([8, 2]), axis=0)
+    assert bandwidth.from_rule(rule, two_places) == 1
+    assert bandwidth.from_rule(rule, jnp.full((9, 3), 1.2345)) == 1
+    assert np.isnan(bandwidth.from_rule(rule, two_places.at[3, 1].set(jnp.nan)))
+
+
+def test_fixed_is_the_number_given() -> None:
+    found = bandwidth.from_rule("fixed", jnp.ones((3, 2)), 2)
+    assert found == 2.0
+    assert found.dtype == jnp.float32
+
+
+def test_counts_beyond_32_bits_are_compared_exactly() -> None:
+    counts = jnp.full(70_000, 69_999, jnp.int32)
+    total = 70_000 * 69_999
+    for wanted, expected in ((total - 1, True), (total, True), (total + 1, False)):
+        assert bool(bandwidth._sums_to_at_least(counts, wanted)) is expected
+
+
+def _cloud(name: str) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    n = 400
+    return {
+        "normal, 1 dimension": lambda: rng.normal(size=(n, 1)),
+        "normal, 100 dimensions": lambda: rng.normal(size=(n, 100)),
+        "normal, 1000 dimensions": lambda: rng.normal(size=(n, 1000)),
+        "scales from 1e-3 to 1": lambda: rng.normal(size=(n, 30)) * np.logspace(-3, 0, 30),
+        "cauchy": lambda: rng.standard_cauchy((n, 3)),
+        "log-normal": lambda: np.exp(3 * rng.normal(size=(n, 1))),
+        "an outlier": lambda: np.concatenate([rng.normal(size=(n - 1, 5)), np.full((1, 5), 1e6)]),
+        "two unequal clusters": lambda: (
+            rng.normal(size=(n, 2)) + 1e4 * (np.arange(n) < n // 4)[:, None]
+        ),
+    }[name]()
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("name", "updates"),
+    [
+        ("normal, 1 dimension", 8),
+        ("normal, 100 dimensions", 8),
+        ("normal, 1000 dimensions", 10),
+        ("scales from 1e-3 to 1", 8),
+        ("cauchy", 10),
+        ("log-normal", 10),
+        ("an outlier", 18),
+        ("two unequal clusters", 18),
+    ],
+)
+@pytest.mark.parametrize("factor", [1.0, 20.0, 0.05])
+def test_tracked_median_settles_on_a_cloud_at_rest(
+    name: str, updates: int, factor: float, settle: Callable[..., jax.Array]
+) -> None:
+    x = jnp.asarray(_cloud(name))
+    fractions = settle(x, jnp.asarray(factor))
+    assert np.abs(fractions[updates:] - 0.5).max() < 1e-3
+
+
+@pytest.fixture(scope="module")
+def settle() -> Callable[..., jax.Array]:
+    @jax.jit
+    def run(x: jax.Array, factor: jax.Array) -> jax.Array:
+        """Return the fractions of pairs within the threshold before each of 21 updates."""
+        n = x.shape[0]
+        start = bandwidth.track(x)
+        start = start._replace(log_threshold=start.log_threshold + jnp.log(factor))
+
+        def step(
+            state: bandwidth.TrackedMedian, _: None
+        ) -> tuple[bandwidth.TrackedMedian, jax.Array]:
+            near = pairwise.count_within(x, x, state.threshold)
+            return bandwidth.update(state, near), (near.sum() - n) / (n * (n - 1))
+
+        return jax.lax.scan(step, start, length=21)[1]
+
+    return run
+
+
+def test_tracked_median_follows_a_cloud_that_shrinks() -> None:
+    # The cloud shrinks by 5 % in squared distance a step; the estimate may lag by some steps.
+    x = jax.random.normal(jax.random.key(0), (200, 10))
+    median = bandwidth.from_rule("median_offdiag_log", x) * np.log(200)
+
+    def step(
+        state: bandwidth.TrackedMedian, k: jax.Array
+    ) -> tuple[bandwidth.TrackedMedian, jax.Array]:
+        scale = jnp.exp(-0.025 * k)
+        lag = state.log_threshold - jnp.log(median * scale**2)
+        near = pairwise.count_within(scale * x, scale * x, state.threshold)
+        return bandwidth.update(state, near), lag
+
+    lag = jax.lax.scan(step, bandwidth.track(x), jnp.arange(100.0))[1]
+    assert np.abs(lag).max() < 0.3
+
+
+def test_tracked_median_starts_finite_and_survives_a_bad_count() -> None:
+    for x in (jnp.ones((1, 2)), jnp.full((6, 3), 1.2345)):
+        state = bandwidth.track(x)
+        near = pairwise.count_within(x, x, state.threshold)
+        state = bandwidth.update(bandwidth.update(state, near), near)
+        assert np.isfinite(state.threshold)
+        assert state.bandwidth(len(x)) > 0
+    state = bandwidth.track(jax.random.normal(jax.random.key(0), (5, 2)))
+    after = bandwidth.update(state, jnp.full(5, jnp.nan))
+    assert after.log_threshold == state.log_threshold
+
+
+def test_tracked_bandwidth_is_the_rule_with_the_diagonal_left_out() -> None:
+    x = jax.random.normal(jax.random.key(3), (100, 4))
+    state = bandwidth.track(x)
+    for _ in range(8):
+        state = bandwidth.update(state, pairwise.count_within(x, x, state.threshold))
+    wanted = bandwidth.from_rule("median_offdiag_log", x)
+    np.testing.assert_allclose(state.bandwidth(100), wanted, rtol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("median", jnp.ones((2, 2))), ValueError, "rule must be one of"),
+        (("median_all", jnp.ones(2)), ValueError, r"particles must have shape \(n, d\)"),
+        (("median_all", jnp.ones((2, 2), int)), TypeError, "particles must have dtype"),
+        (("fixed", jnp.ones((2, 2))), ValueError, "value is for rule='fixed' and needed there"),
+        (("median_all", jnp.ones((2, 2)), 1.0), ValueError, "value is for rule='fixed'"),
+        (("fixed", jnp.ones((2, 2)), -1.0), ValueError, "value must be finite and > 0, got -1.0"),
+    ],
+)
+def test_impossible_arguments_are_refused(
+    arguments: tuple, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        bandwidth.from_rule(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("return (pairs + 1) // 2, pairs // 2 + 1", "return pairs // 2, pairs // 2 + 1"),
+        ("-(-(rank - num) // 2)", "-(-rank // 2)"),
+        ("rows[1][:, None] == points[1], jnp.inf", "rows[1][:, None] == points[1], 0"),
+        ("2 * rank + 2", "2 * rank"),
+    ],
+)
+@pytest.mark.usefixtures("x64")
+def test_a_seeded_bug_is_noticed(mutant: Callable, old: str, new: str) -> None:
+    module = "shoal.sampling.core.bandwidth"
+    broken = mutant(module, (module, old, new))
+    x = np.random.default_rng(0).normal(size=(6, 3))
+    found = [float(broken.from_rule(rule, x)) for rule in MEDIANS]
+    assert not np.allclose(found, [by_sorting(rule, x) for rule in MEDIANS], rtol=1e-9)
