@@ -148,7 +148,8 @@ def picture(result: Result, reference: Result) -> "Figure":
         "Is a breast tumour benign? Logistic regression on 30 measurements of 569 tumours",
         fontsize=13,
     )
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.25))
+    halves: Any = figure.subfigures(1, 2, width_ratios=(1, 1.25))
+    left, right = halves
     ax = left.subplots()
     named = _by_feature(result, order)
     plot.draw_forest(ax, named, others={"nuts": _by_feature(reference, order)})

@@ -84,7 +84,8 @@ def overview(
     for (left, right), (name, draws) in zip(axes, shown, strict=True):
         draw_density(left, draws, diverging)
         draw_trace(right, draws, diverging)
-        left.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9, color=_INK)
+        label = name.replace("[", "\n[", 1) if len(name) > 16 else name
+        left.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9, color=_INK)
     for ax, words in zip(axes[-1], ("value", "draw"), strict=True):
         ax.set_xlabel(words, fontsize=9, color=_INK)
     axes[0, 0].set_title("density, a line for each chain", fontsize=9, color=_INK)
@@ -298,7 +299,7 @@ def _draw_log_density(ax: "Axes", values: np.ndarray) -> None:
 def _draw_acceptance(ax: "Axes", values: np.ndarray) -> None:
     for chain, rates in enumerate(values):
         colour = _COLOURS[chain % len(_COLOURS)]
-        ax.hist(rates, bins=np.linspace(0, 1, 26), histtype="step", color=colour, lw=1.1)
+        ax.hist(rates, bins=25, range=(0, 1), histtype="step", color=colour, lw=1.1)
     ax.axvline(values.mean(), color=_INK, lw=1, ls="--")
     ax.set_title(f"acceptance rate, mean {values.mean():.2f}", fontsize=9, color=_INK)
     ax.set_xlim(0, 1)
