@@ -156,17 +156,17 @@ def facts(result: "Result") -> str:
         words.append(f"one step in {attributes['thin']} kept")
     if "num_warmup" in attributes:
         words.append(f"after {attributes['num_warmup']} steps of warm-up")
-    cost = []
+    cost, seconds = [], attributes.get("sampling_time")
     if result.num_gradients is not None:
-        warmup = result.num_gradients_warmup
-        cost.append(f"{result.num_gradients:,} gradients")
-        cost.append("" if warmup is None else f"and {warmup:,} in warm-up")
-    if "sampling_time" in attributes:
-        cost.append(
-            f"in {attributes['sampling_time']:.1f} s of sampling "
-            f"(compiling: {attributes['compile_time']:.1f} s)"
-        )
-    return "\n".join(filter(None, [", ".join(words), " ".join(filter(None, cost))]))
+        time = "" if seconds is None else f" in {seconds:.1f} s"
+        cost.append(f"{result.num_gradients:,} gradients{time}")
+        if result.num_gradients_warmup is not None:
+            cost.append(f"{result.num_gradients_warmup:,} more in warm-up")
+    elif seconds is not None:
+        cost.append(f"{seconds:.1f} s of sampling")
+    if "compile_time" in attributes:
+        cost.append(f"{attributes['compile_time']:.1f} s of compiling")
+    return "\n".join(", ".join(line) for line in (words, cost) if line)
 
 
 def flatten(

@@ -114,5 +114,5 @@ def test_facts() -> None:
     result = Result({"x": independent(4, 50)}, {}, 1000, 44, attributes=attributes)
     text = facts(result)
     assert "mala: 4 chains of 50 draws, one step in 5 kept, after 10 steps of warm-up" in text
-    assert "1,000 gradients and 44 in warm-up in 1.2 s of sampling (compiling: 0.5 s)" in text
+    assert "1,000 gradients in 1.2 s, 44 more in warm-up, 0.5 s of compiling" in text
     assert facts(Result({"x": independent(4, 50)}, {})) == "4 chains of 50 draws"
