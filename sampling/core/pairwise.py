@@ -93,8 +93,9 @@ def kernel_matvec(
     >>> import jax.numpy as jnp
     >>> from shoal.sampling.core import kernels
     >>> x = jnp.array([[0.0], [1.0]])
-    >>> kernel_matvec(kernels.RBF(1.0), x, x, jnp.array([1.0, 0.0])).round(3).tolist()
-    [1.0, 0.3680000066757202]
+    >>> out = kernel_matvec(kernels.RBF(1.0), x, x, jnp.array([1.0, 0.0]))
+    >>> [round(value, 3) for value in out.tolist()]
+    [1.0, 0.368]
     """
     x, y, v = _arrays(x, y, v=(v, ("n",) if jnp.ndim(v) == 1 else ("n", "p")))
     terms = Terms(values=v.reshape(v.shape[0], -1))
