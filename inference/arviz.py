@@ -5,7 +5,7 @@ import os
 import warnings
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +77,7 @@ def save(result: "Result", path: str | Path) -> Path:
     # Written beside the target and renamed, so that a failure leaves an older file whole.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        mode = "w"
+        mode: Literal["w", "a"] = "w"
         for group, variables in groups.items():
             dataset = xarray.Dataset(
                 {name: (_dims(group, name, value), value) for name, value in variables.items()}
@@ -132,9 +132,9 @@ def _compute_groups(target: Any, posterior: dict[str, np.ndarray]) -> dict[str, 
     observed = target.observed_data()
     if not observed:
         return {}
-    num_draws = next(iter(posterior.values())).size and posterior[next(iter(posterior))].shape[:2]
+    num_draws = next(iter(posterior.values())).shape[1]
     key_posterior, key_prior = jax.random.split(jax.random.key(0))
-    prior = target.prior_predictive(key_prior, int(num_draws[1]))
+    prior = target.prior_predictive(key_prior, num_draws)
     one_chain = {name: np.asarray(value)[None] for name, value in prior.items()}
     groups = {
         "log_likelihood": target.log_likelihood(posterior),

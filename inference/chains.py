@@ -100,6 +100,9 @@ def _guard(old: Any, new: Any, info: Any) -> tuple[Any, Step]:
     statistics = {
         name: getattr(info, field) for name, field in _STATISTICS.items() if hasattr(info, field)
     }
+    if "acceptance_rate" in statistics:  # NaN where a trajectory ended in NaN
+        rate = statistics["acceptance_rate"]
+        statistics["acceptance_rate"] = jnp.where(jnp.isnan(rate), 0, rate)
     if hasattr(info, "energy_change"):  # MCLMC's word for it
         statistics["energy_error"] = info.energy_change
     statistics["lp"] = log_density_of(new)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from tqdm import tqdm
 
 from shoal.sampling.core.random import step_key
@@ -57,7 +58,7 @@ class Finished(NamedTuple):
     kept
         What ``keep`` returned at every ``thin``-th step, stacked on a new leading axis, or None.
     tally
-        What ``tally`` returned, summed over all steps, or None.
+        What ``tally`` returned, summed over all steps in NumPy's int64 and float64, or None.
     seconds, compile_seconds
         Wall time of the steps and of compiling.
     """
@@ -135,37 +136,45 @@ def run(
     algorithm, state = jax.tree.map(_as_array, (algorithm, state))
     state = jax.tree.map(jnp.copy, state)
     one_step = functools.partial(_one_step, tally)
-    info, counts = eqx.filter_eval_shape(one_step, algorithm, state, key)
-    info, counts = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (info, counts))
+    info, _ = eqx.filter_eval_shape(one_step, algorithm, state, key)
+    info = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), info)
     rows = num_steps // thin
     record = eqx.filter_eval_shape(keep, state, info)
     kept = jax.tree.map(lambda s: jnp.zeros((rows, *s.shape), s.dtype), record)
 
-    chunk = functools.partial(_chunk, tally, keep)
-    carry = (state, info, counts, kept)
+    carry = (state, info, kept)
     fixed = (algorithm, key, jnp.asarray(first_step), jnp.asarray(thin))
     with _Reporter(phase, num_steps, describe, progress) as reporter:
         start = time.perf_counter()
         # A chunk of no rows compiles the program and changes nothing.
-        carry = jax.block_until_ready(chunk((*fixed, jnp.asarray(0), jnp.asarray(0)), carry))
+        none = jnp.asarray(0)
+        carry, counts = jax.block_until_ready(_run_chunk((*fixed, none, none), carry, tally, keep))
+        totals = _widen(counts)
         compile_seconds = time.perf_counter() - start
         done, size, seconds = 0, 1, 0.0
         while done < rows:
             stop = min(rows, done + size)
             start = time.perf_counter()
-            carry = chunk((*fixed, jnp.asarray(done), jnp.asarray(stop)), carry)
-            jax.block_until_ready(carry)
+            bounds = jnp.asarray(done), jnp.asarray(stop)
+            carry, counts = jax.block_until_ready(_run_chunk((*fixed, *bounds), carry, tally, keep))
+            totals = jax.tree.map(np.add, totals, _widen(counts))
             elapsed = time.perf_counter() - start
             per_row = elapsed / (stop - done)
             done, seconds = stop, seconds + elapsed
             size = max(1, min(_LARGEST_GROWTH * size, int(CHUNK_SECONDS / max(per_row, 1e-9))))
-            reporter.report(done * thin, seconds, compile_seconds, carry[2])
-    state, _, counts, kept = carry
-    return Finished(state, kept, counts, seconds, compile_seconds)
+            reporter.report(done * thin, seconds, compile_seconds, totals)
+    state, _, kept = carry
+    return Finished(state, kept, totals, seconds, compile_seconds)
 
 
 def _as_array(leaf: Any) -> Any:
     return jnp.asarray(leaf) if isinstance(leaf, float) else leaf
+
+
+def _widen(counts: Any) -> Any:
+    """Bring a chunk's counts to the host, in 64 bits: 32 would overflow or stop growing."""
+    wide = lambda leaf: leaf.astype(np.float64 if leaf.dtype.kind == "f" else np.int64)
+    return jax.tree.map(lambda leaf: wide(np.asarray(leaf)), counts)
 
 
 def _one_step(tally: Any, algorithm: Any, state: Any, key: jax.Array) -> tuple[Any, Any]:
@@ -177,6 +186,9 @@ def _one_step(tally: Any, algorithm: Any, state: Any, key: jax.Array) -> tuple[A
 @eqx.filter_jit(donate="all-except-first")
 def _run_chunk(fixed: Any, carry: Any, tally: Any, keep: Any) -> Any:
     algorithm, key, first_step, thin, lo, hi = fixed
+    state, info, kept = carry
+    _, counts = jax.eval_shape(functools.partial(_one_step, tally, algorithm), state, key)
+    counts = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), counts)
 
     def step(t: jax.Array, carry: Any) -> Any:
         state, _, counts = carry
@@ -193,11 +205,8 @@ def _run_chunk(fixed: Any, carry: Any, tally: Any, keep: Any) -> Any:
         put = lambda buffer, value: jax.lax.dynamic_update_index_in_dim(buffer, value, i, 0)
         return (*inner, jax.tree.map(put, kept, record))
 
-    return jax.lax.fori_loop(lo, hi, row, carry)
-
-
-def _chunk(tally: Any, keep: Any, fixed: Any, carry: Any) -> Any:
-    return _run_chunk(fixed, carry, tally, keep)
+    state, info, counts, kept = jax.lax.fori_loop(lo, hi, row, (state, info, counts, kept))
+    return (state, info, kept), counts
 
 
 class _Reporter:

@@ -50,8 +50,8 @@ def initial_positions(target: Target, init: Any, num_chains: int, key: jax.Array
     if target.is_numpyro:
         return _numpyro_starts(target, init, num_chains, keys)
     if init is None:
-        raise ValueError("init is None, but a log density needs a start: give init=position")
-    if callable(init):
+        positions = _random_starts(target, keys)
+    elif callable(init):
         positions = jax.vmap(init)(keys)
     else:
         positions = _as_chains(target, jax.tree.map(jnp.asarray, init), num_chains)
@@ -136,7 +136,7 @@ def _gives_a_scalar(target: Target, position: Any) -> tuple[bool, str]:
     return True, ""
 
 
-def _numpyro_starts(target: Target, init: Any, num_chains: int, keys: jax.Array) -> Any:
+def _numpyro_starts(target: Any, init: Any, num_chains: int, keys: jax.Array) -> Any:
     random = _random_starts(target, keys)
     if init is None:
         return random

@@ -92,7 +92,7 @@ class Warmup(eqx.Module):
         rate = step.statistics["acceptance_rate"]
         if not state.sampler.is_adjusted:
             states = self._adjust(key, rate, states, state.chains)
-        step_size = jax.vmap(averaging[1])(state.step_size, jnp.where(jnp.isfinite(rate), rate, 0))
+        step_size = jax.vmap(averaging[1])(state.step_size, rate)
         sampler, metric = state.sampler, state.metric
         if adaptation is not None:
             learn = lambda m: jax.vmap(adaptation[1])(m, states.position)

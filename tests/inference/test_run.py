@@ -115,6 +115,18 @@ def test_the_state_that_was_given_survives():
     np.testing.assert_array_equal(state.position, 1.0)
 
 
+def test_counts_do_not_overflow_or_stop_growing(monkeypatch):
+    class Counter(eqx.Module):
+        def step(self, key, state):
+            return state, ()
+
+    monkeypatch.setattr(driver, "CHUNK_SECONDS", 0.01)
+    many = lambda state, info: {"n": jnp.int32(2**12), "p": jnp.float32(0.25)}
+    counts = run(KEY, Counter(), jnp.zeros(1), 2**20, tally=many).tally
+    assert counts["n"] == 2**32
+    np.testing.assert_allclose(counts["p"], 2.0**18, rtol=1e-3)
+
+
 def test_progress_is_reported_after_every_chunk_and_ends_at_the_total():
     seen: list[Progress] = []
     walk = Walk(langevin.mala(0.3))
