@@ -76,7 +76,8 @@ class _Difference(eqx.Module):
         before, after = self.function(x), self.function(y)
         # What a kernel conserves changes by rounding alone, whose bias z would take for an error.
         rounding = 16 * jnp.finfo(before.dtype).eps * jnp.maximum(abs(before), abs(after))
-        change = jnp.where(abs(after - before) > rounding, after - before, 0)
+        change = after - before
+        change = jnp.where(jnp.isfinite(change) & (abs(change) <= rounding), 0, change)
         if self.reversible is None:
             return change
         return jnp.concatenate([change, self.reversible.antisymmetric(x, y)])

@@ -154,7 +154,7 @@ def _check_states(kernel: Kernel, key: jax.Array, draws: Any) -> Any:
     after = eqx.filter_eval_shape(kernel.step, key, state)
     describe = lambda tree: (
         jax.tree.structure(tree),
-        [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)],
+        [(getattr(a, "shape", None), getattr(a, "dtype", type(a))) for a in jax.tree.leaves(tree)],
     )
     if describe(state) != describe(after):
         raise TypeError(
@@ -167,6 +167,8 @@ def _check_states(kernel: Kernel, key: jax.Array, draws: Any) -> Any:
 def first_points(study: Study, count: int) -> np.ndarray:
     """Observed starting points of the first particles as a float64 matrix."""
     draws = jax.tree.map(lambda leaf: leaf[:count], study.draws)
+    if study.kernel.begin is None and study.kernel.view is None:
+        return np.asarray(_flatten_all(draws), np.float64)
     ids = jnp.arange(min(count, study.num_particles))
     return np.asarray(_observe_starts(study.kernel, study.key, ids, draws), np.float64)
 
@@ -196,6 +198,11 @@ def batches(study: Study, batch_size: int, width: int) -> Iterator[tuple[jax.Arr
         count = min(size, study.num_particles - begin)
         ids = np.minimum(np.arange(begin, begin + size), study.num_particles - 1)
         yield jnp.asarray(ids), jax.tree.map(lambda leaf, ids=ids: leaf[ids], study.draws), count
+
+
+@jax.jit
+def _flatten_all(points: Any) -> jax.Array:
+    return jax.vmap(flatten)(points)
 
 
 @eqx.filter_jit

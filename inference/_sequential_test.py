@@ -117,12 +117,13 @@ def sequential_test(
     for i in range(num_rounds):
         found.append(_smallest(p_values(jax.random.fold_in(key, i), size)))
         sizes.append(size)
-        if found[-1] <= beta or found[-1] > gamma + beta:
+        is_failure = found[-1] <= beta
+        if is_failure or found[-1] > gamma + beta:
             break
         beta /= gamma
         if i == 0:
             size = round(growth * size)
-    return SequentialTest(found[-1] > beta, found, sizes, alpha)
+    return SequentialTest(not is_failure, found, sizes, alpha)
 
 
 def _smallest(p_values: Any) -> float:

@@ -5,6 +5,7 @@ A correct sampler therefore fails one of the cases below with probability 5e-6, 
 been fixed. Run with ``-rP`` to see every mutant's largest statistic.
 """
 
+import functools
 import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -33,11 +34,19 @@ METRICS = {
 MEAN = np.array([1.0, -0.5])
 PRECISION = np.array([[1.5, -0.6], [-0.6, 1.0]])
 FRICTION = 0.7
+NUM_PARTICLES = 40_000
 
 
 def log_density(x: jax.Array) -> jax.Array:
     centred = x - MEAN
     return -0.5 * centred @ jnp.asarray(PRECISION, x.dtype) @ centred
+
+
+def mixture_log_density(x: jax.Array) -> jax.Array:
+    """That of `skewed_mixture`, written out for its one shape: several times faster."""
+    peaks = x - jnp.array([[1.5, 0.0], [-1.5, 0.0]])
+    white = jnp.stack([peaks[:, 0], (peaks[:, 1] - 0.8 * peaks[:, 0]) / 0.6])
+    return jax.nn.logsumexp(-0.5 * jnp.sum(white**2, 0), b=jnp.array([0.7, 0.3]))
 
 
 def factor(metric: str) -> np.ndarray:
@@ -50,12 +59,19 @@ def factor(metric: str) -> np.ndarray:
 
 
 def check_mala(module: Any, metric: str) -> MomentTest:
-    """At 35 to 60 % acceptance and five steps: cached values need a rejection and then a move."""
-    target = skewed_mixture()
-    algorithm = module.mala(0.5, METRICS[metric])(target.log_density)
+    """At 39 to 50 % acceptance and five steps: cached values need a rejection and then a move."""
     return invariance_test(
-        jax.random.key(3), algorithm, target.sample, num_particles=200_000, reversible=True
+        jax.random.key(3),
+        module.mala(1.0 if metric == "dense" else 0.5, METRICS[metric])(mixture_log_density),
+        exact_draws(),
+        log_density=mixture_log_density,
+        reversible=True,
     )
+
+
+@functools.cache
+def exact_draws() -> jax.Array:
+    return skewed_mixture().sample(jax.random.key(2), 200_000)
 
 
 def check_ula(module: Any, metric: str) -> MomentTest:
@@ -67,6 +83,7 @@ def check_ula(module: Any, metric: str) -> MomentTest:
         MEAN,
         np.eye(2) - h * mass @ PRECISION,
         2 * h * mass,
+        num_particles=NUM_PARTICLES,
     )
 
 
@@ -97,6 +114,7 @@ def check_kinetic(module: Any, word: str, metric: str) -> MomentTest:
         np.concatenate([MEAN, np.zeros(2)]),
         transition,
         noise,
+        num_particles=NUM_PARTICLES,
         start=start,
         observe=lambda state: (state.position, state.momentum),
     )
@@ -154,7 +172,6 @@ BUGS = [
             "(y - x) * (state.score + score) / 2 + h / 4 * norms",
             "(y - x) * state.score",
         ),
-        ("norms of the gradients dropped", "+ h / 4 * norms", ""),
         ("acceptance to the power 0.9", "<= log_acceptance)", "<= 0.9 * log_acceptance)"),
         (
             "one key for noise and acceptance",
@@ -257,31 +274,11 @@ BUGS = [
         ("half a step of friction", "* h / word.count", "* (h / 2) / word.count"),
         ("noise of half the friction", "jnp.expm1(-2 * decay)", "jnp.expm1(-decay)"),
         (
-            "damping and noise swapped",
-            "jnp.exp(-decay) * w + jnp.sqrt(-jnp.expm1(-2 * decay)) * next(draws)",
-            "jnp.sqrt(-jnp.expm1(-2 * decay)) * w + jnp.exp(-decay) * next(draws)",
-        ),
-        ("gradient never renewed", "            if score_is_stale:", "            if False:"),
-        (
             "gradient of the last step kept",
             "KineticState(x, w, value, score)",
             "KineticState(x, w, value, state.score)",
         ),
-        ("drift against the momentum", "x = x + t * metric", "x = x - t * metric"),
         ("metric missing in the kick", "metric.whiten(score)", "score"),
-        ("metric missing in the drift", "metric.color(w)", "w"),
-        (
-            "one noise for all coordinates",
-            '(word.count("O"), *x.shape), x.dtype)',
-            '(word.count("O"), 1), x.dtype)',
-        ),
-        ("momentum reversed after the step", "(x, w, value, score)", "(x, -w, value, score)"),
-    ),
-    *bugs(
-        "baoab obabo",
-        "dense",
-        METRIC,
-        ("factor for its transpose in L w", "self.factor @ white", "white @ self.factor"),
     ),
     *bugs(
         "baoab",
@@ -292,19 +289,45 @@ BUGS = [
             "x = x + t * metric.color(w)",
             "x = x + (0 if score_is_stale else t) * metric.color(w)",
         ),
+        ("metric missing in the drift", "metric.color(w)", "w"),
+        ("momentum reversed after the step", "(x, w, value, score)", "(x, -w, value, score)"),
+        (
+            "damping and noise swapped",
+            "jnp.exp(-decay) * w + jnp.sqrt(-jnp.expm1(-2 * decay)) * next(draws)",
+            "jnp.sqrt(-jnp.expm1(-2 * decay)) * w + jnp.exp(-decay) * next(draws)",
+        ),
         ("another word", '_sampler("BAOAB"', '_sampler("ABOBA"'),
+    ),
+    *bugs(
+        "baoab",
+        "dense",
+        METRIC,
+        ("factor for its transpose in L w", "self.factor @ white", "white @ self.factor"),
     ),
     *bugs(
         "obabo",
         "diagonal",
         KINETIC,
+        ("drift against the momentum", "x = x + t * metric", "x = x - t * metric"),
+        ("gradient never renewed", "            if score_is_stale:", "            if False:"),
+        (
+            "one noise for all coordinates",
+            '(word.count("O"), *x.shape), x.dtype)',
+            '(word.count("O"), 1), x.dtype)',
+        ),
         ("one noise for both halves", "* next(draws)", "* noise[0]"),
         ("another word", '_sampler("OBABO"', '_sampler("OABAO"'),
         (
-            "momentum not drawn at the start",
+            "momentum too cold at the start",
             "jax.random.normal(key, x.shape, x.dtype), value, score",
-            "jnp.zeros_like(x), value, score",
+            "0.9 * jax.random.normal(key, x.shape, x.dtype), value, score",
         ),
+    ),
+    *bugs(
+        "obabo",
+        "dense",
+        METRIC,
+        ("factor for its transpose in Lᵀs", "covector @ self.factor", "self.factor @ covector"),
     ),
 ]
 

@@ -1,0 +1,461 @@
+"""Tests of the tests: silent on correct kernels, loud on wrong ones, honest about bad values.
+
+The keys are fixed. Each statistical assertion says how often it would fail over random keys.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import erfc
+from scipy.stats import kstest
+
+from shoal.inference.diagnostics import (
+    invariance_test,
+    linear_gaussian_test,
+    rank_test,
+    sequential_test,
+    transition_test,
+)
+from shoal.sampling import langevin
+
+KEY = jax.random.key(2024)
+
+
+def normals(key: jax.Array, n: int) -> jax.Array:
+    return jax.random.normal(key, (n, 2))
+
+
+def normal_log_density(x: jax.Array) -> jax.Array:
+    return -0.5 * x @ x
+
+
+def autoregression(key: jax.Array, x: jax.Array) -> jax.Array:
+    """Reversible with respect to N(0, I)."""
+    return 0.8 * x + 0.6 * jax.random.normal(key, x.shape)
+
+
+def too_little_noise(key: jax.Array, x: jax.Array) -> jax.Array:
+    return 0.8 * x + 0.5 * jax.random.normal(key, x.shape)
+
+
+def rotation(key: jax.Array, x: jax.Array) -> jax.Array:
+    """Keeps N(0, I) and the length of every point, and turns one way round only."""
+    angle = 0.3 + 0.2 * jax.random.uniform(key)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    return jnp.stack([cos * x[0] - sin * x[1], sin * x[0] + cos * x[1]])
+
+
+class TestInvariance:
+    def test_z_is_standard_normal_under_a_correct_kernel(self) -> None:
+        results = [
+            invariance_test(
+                jax.random.fold_in(KEY, i),
+                autoregression,
+                normals,
+                num_particles=1000,
+                reversible=True,
+                log_density=normal_log_density,
+            )
+            for i in range(100)
+        ]
+        z = np.stack([result.z for result in results])
+        # 18 features: the mean of 100 z has standard deviation 0.1, their own deviation 0.071.
+        # Bounds at 4.5 of them are passed by one false alarm in 4000 runs.
+        assert z.shape == (100, 18)
+        assert np.abs(z.mean(0)).max() < 0.45
+        assert np.abs(z.std(0) - 1).max() < 0.32
+        assert np.abs(z).max() < 5.2
+        assert all(result.passed for result in results)
+
+    def test_it_finds_too_little_noise(self) -> None:
+        result = invariance_test(KEY, too_little_noise, normals, num_particles=20_000)
+        assert not result.passed
+        assert result.max_z > 10
+        assert result.p_value < 1e-12
+        assert str(result).startswith("FAILED: max |z|")
+        worst = result.names[int(np.argmax(np.abs(result.z)))]
+        assert worst in str(result)
+
+    def test_only_reversibility_tells_a_rotation_from_an_autoregression(self) -> None:
+        one_way = {
+            reversible: invariance_test(
+                KEY, rotation, normals, num_particles=20_000, reversible=reversible
+            )
+            for reversible in (False, True)
+        }
+        assert one_way[False].passed  # false alarm: 14 features, 3e-6
+        assert one_way[True].max_z > 50
+
+    def test_rounding_of_a_conserved_quantity_is_no_error(self) -> None:
+        result = invariance_test(
+            KEY,
+            rotation,
+            normals,
+            num_particles=100_000,
+            num_steps=20,
+            features=lambda x: {"length": jnp.sum(x**2), "first": x[0]},
+        )
+        assert result.passed  # false alarm: 2e-7
+        assert result.names == ["first", "length"]
+        assert result.z[1] == 0
+
+    def test_a_shift_of_every_particle_is_found(self) -> None:
+        result = invariance_test(
+            KEY, lambda key, x: x + 0.5, jnp.arange(100.0), features=lambda x: x
+        )
+        assert result.z[0] == np.inf
+        assert not result.passed
+
+    def test_a_kernel_that_moves_nothing_does_not_pass(self) -> None:
+        result = invariance_test(KEY, lambda key, x: x, normals, num_particles=100)
+        assert result.num_moved == 0
+        assert not result.passed
+        assert result.p_value == 0
+        assert "no particle moved" in str(result)
+
+    def test_values_that_are_not_finite_fail_and_are_counted(self) -> None:
+        draws = normals(KEY, 5000)
+        lost = np.asarray(draws)[:, 0] > 2
+
+        def breaks(key: jax.Array, x: jax.Array) -> jax.Array:
+            return jnp.where((x[0] > 2) | jnp.isnan(x[0]), jnp.nan, x) + 0 * x
+
+        result = invariance_test(KEY, breaks, draws)
+        assert result.num_nonfinite == lost.sum() > 0
+        assert not result.passed
+        assert result.p_value == 0
+        assert f"{lost.sum()} of 5000" in str(result)
+
+    def test_a_log_density_that_is_not_finite_at_the_end_fails(self) -> None:
+        leaves = invariance_test(
+            KEY,
+            autoregression,
+            lambda key, n: jax.random.uniform(key, (n, 1)),
+            num_particles=1000,
+            log_density=lambda x: jnp.where((x[0] > 0) & (x[0] < 1), 0.0, -jnp.inf),
+        )
+        assert leaves.num_nonfinite > 100
+        assert not leaves.passed
+
+    def test_the_size_of_batches_does_not_matter(self) -> None:
+        whole, parts = (
+            invariance_test(KEY, autoregression, normals, num_particles=1003, batch_size=size)
+            for size in (5000, 100)
+        )
+        np.testing.assert_allclose(whole.z, parts.z, rtol=1e-4, atol=1e-4)
+        assert whole.num_moved == parts.num_moved == 1003
+
+    def test_float64(self) -> None:
+        with jax.enable_x64(True):
+            result = invariance_test(
+                jax.random.key(1), autoregression, normals, num_particles=2000, reversible=True
+            )
+            assert result.passed
+
+    def test_many_coordinates_take_pairs_of_neighbours(self) -> None:
+        draws = lambda key, n: jax.random.normal(key, (n, 30))
+        result = invariance_test(KEY, autoregression, draws, num_particles=3000)
+        assert len(result.names) == len(result.z) == 5 * 30 + 2 * 29
+        assert result.passed  # false alarm: 4e-5
+        assert "x[28]*x[29]" in result.names
+        assert "x[0]*x[2]" not in result.names
+
+    def test_trees_and_whole_numbers(self) -> None:
+        def draws(key: jax.Array, n: int) -> dict[str, jax.Array]:
+            coins = jax.random.bernoulli(key, 0.5, (n,)).astype(jnp.int32)
+            return {"coin": coins, "point": normals(key, n)}
+
+        def step(key: jax.Array, x: dict[str, jax.Array]) -> dict[str, jax.Array]:
+            flip = jax.random.bernoulli(key).astype(jnp.int32)
+            return {"coin": x["coin"] ^ flip, "point": x["point"]}
+
+        result = invariance_test(KEY, step, draws, num_particles=5000)
+        assert result.passed
+        assert result.names[:3] == ["x['coin']", "x['point'][0]", "x['point'][1]"]
+
+    @pytest.mark.parametrize(
+        ("change", "error", "words"),
+        [
+            ({"key": 0}, TypeError, "typed key"),
+            ({"kernel": 3}, TypeError, "kernel must be a function"),
+            ({"kernel": langevin.mala(0.1)}, TypeError, "without a log density"),
+            ({"kernel": lambda key, x: (x, 0)}, TypeError, "kernel must return a state"),
+            ({"draws": jnp.zeros(())}, ValueError, "leading axis"),
+            ({"draws": (jnp.zeros((3, 1)), jnp.zeros((4, 1)))}, ValueError, "leading axis"),
+            ({"draws": jnp.array([0.0, jnp.nan, 1.0])}, ValueError, "not finite at particle 1"),
+            ({"draws": jnp.zeros(5)}, ValueError, "num_particles=100, but draws holds 5"),
+            ({"draws": lambda key, n: jnp.zeros(n - 1)}, ValueError, "returned 99 points"),
+            ({"num_particles": 1}, ValueError, "num_particles must be"),
+            ({"num_steps": 0}, ValueError, "num_steps must be"),
+            ({"batch_size": 0}, ValueError, "batch_size must be"),
+            ({"features": lambda x: {}}, ValueError, "at least one number"),
+        ],
+    )
+    def test_bad_arguments(self, change: dict[str, Any], error: type, words: str) -> None:
+        arguments = {
+            "key": KEY,
+            "kernel": autoregression,
+            "draws": normals,
+            "num_particles": None if "not finite" in words or "leading" in words else 100,
+        }
+        with pytest.raises(error, match=words):
+            invariance_test(**{**arguments, **change})
+
+
+class TestTransition:
+    def test_it_sees_a_wrong_friction_that_invariance_cannot(self) -> None:
+        def slower(key: jax.Array, x: jax.Array) -> jax.Array:
+            return 0.9 * x + np.sqrt(1 - 0.81) * jax.random.normal(key, x.shape)
+
+        products = lambda x, y: jnp.outer(y, x)
+        for kernel, is_right in ((autoregression, True), (slower, False)):
+            assert invariance_test(KEY, kernel, normals, num_particles=20_000).passed
+            result = transition_test(
+                KEY,
+                kernel,
+                normals,
+                products,
+                0.8**3 * np.eye(2),
+                num_particles=20_000,
+                num_steps=3,
+            )
+            assert result.passed is is_right
+
+    def test_expected_must_fit(self) -> None:
+        features = lambda x, y: {"a": x * y, "b": x[0]}
+        for wrong in ({"a": np.zeros(2)}, {"a": np.zeros(3), "b": 0.0}):
+            with pytest.raises(ValueError, match="expected must be one number or"):
+                transition_test(KEY, autoregression, normals, features, wrong, num_particles=10)
+        with pytest.raises(ValueError, match="expected must be finite"):
+            transition_test(KEY, autoregression, normals, features, np.nan, num_particles=10)
+
+
+class TestLinearGaussian:
+    transition = np.array([[0.7, 0.2], [-0.3, 0.6]])
+    noise = np.array([[1.0, 0.4], [0.4, 0.5]])
+    mean = np.array([3.0, -1.0])
+
+    def kernel(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        white = jax.random.normal(key, x.shape)
+        centred = jnp.asarray(self.transition, x.dtype) @ (x - self.mean)
+        return self.mean + centred + jnp.asarray(np.linalg.cholesky(self.noise), x.dtype) @ white
+
+    def test_z_is_standard_normal_under_the_right_law(self) -> None:
+        z = np.stack(
+            [
+                linear_gaussian_test(
+                    jax.random.fold_in(KEY, i),
+                    self.kernel,
+                    self.mean,
+                    self.transition,
+                    self.noise,
+                    num_particles=2000,
+                ).z
+                for i in range(100)
+            ]
+        )
+        # 16 features, bounds as for the invariance test.
+        assert z.shape == (100, 16)
+        assert np.abs(z.mean(0)).max() < 0.45
+        assert np.abs(z.std(0) - 1).max() < 0.32
+
+    @pytest.mark.parametrize("wrong", ["mean", "transition", "noise"])
+    def test_it_finds_every_wrong_part(self, wrong: str) -> None:
+        parts = {"mean": self.mean, "transition": self.transition, "noise": self.noise}
+        parts[wrong] = parts[wrong] * 1.05
+        result = linear_gaussian_test(KEY, self.kernel, *parts.values(), num_particles=100_000)
+        assert result.max_z > 8
+
+    @pytest.mark.parametrize(("factor", "is_right"), [(1.0, True), (1.05, False)])
+    def test_the_stationary_law_is_that_of_ula(self, factor: float, is_right: bool) -> None:
+        """Its variance is 1 / (λ (1 - h λ / 2)), and starts drawn from that law fit."""
+        h, precision = 0.7, 1.6
+        algorithm = langevin.ula(h)(lambda x: -0.5 * precision * jnp.sum((x - 2) ** 2))
+        spread = factor * (precision * (1 - h * precision / 2)) ** -0.5
+        result = linear_gaussian_test(
+            KEY,
+            algorithm,
+            [2.0],
+            [[1 - h * precision]],
+            [[2 * h]],
+            num_particles=20_000,
+            start=lambda key, z: algorithm.init(2 + spread * jax.random.normal(key, (1,))),
+            num_steps=4,
+        )
+        assert result.passed is is_right
+
+    def test_laws_that_do_not_exist(self) -> None:
+        run = lambda f, q: linear_gaussian_test(KEY, self.kernel, self.mean, f, q)
+        with pytest.raises(ValueError, match="spectral radius 1"):
+            run(np.eye(2), self.noise)
+        with pytest.raises(ValueError, match="degenerate"):
+            run(self.transition * np.eye(2), np.diag([1.0, 0.0]))
+        with pytest.raises(ValueError, match="shapes"):
+            run(np.eye(3), self.noise)
+
+
+class TestRank:
+    def test_p_values_are_uniform_under_a_correct_kernel(self) -> None:
+        """Two features of a Metropolis kernel on {0, 1, 2}, which are full of ties."""
+        weights = jnp.array([0.2, 0.5, 0.3])
+
+        def draws(key: jax.Array, n: int) -> jax.Array:
+            return jax.random.choice(key, 3, (n,), p=weights)
+
+        def metropolis(key: jax.Array, x: jax.Array) -> jax.Array:
+            key_move, key_accept = jax.random.split(key)
+            y = (x + jax.random.choice(key_move, jnp.array([1, 2]))) % 3
+            accept = jax.random.uniform(key_accept) < weights[y] / weights[x]
+            return jnp.where(accept, y, x)
+
+        features = lambda x: {"value": x, "is zero": x == 0}
+        results = [
+            rank_test(
+                jax.random.fold_in(KEY, i),
+                metropolis,
+                draws,
+                num_replicates=1000,
+                num_states=5,
+                features=features,
+            )
+            for i in range(80)
+        ]
+        assert results[0].counts.shape == (2, 5)
+        assert (results[0].counts.sum(1) == 1000).all()
+        # Fails for one key in 1000 a statistic.
+        for i in range(2):
+            assert kstest([result.p_values[i] for result in results], "uniform").pvalue > 1e-3
+
+    def test_ties_are_broken_evenly(self) -> None:
+        """A feature that never changes has a uniform rank."""
+        result = rank_test(
+            KEY,
+            autoregression,
+            normals,
+            num_replicates=8000,
+            num_states=4,
+            features=lambda x: {"constant": 0.0 * x[0] + 1, "moving": x[0]},
+        )
+        assert result.passed  # alpha 1e-6
+        assert np.abs(result.counts[0] - 2000).max() < 5 * np.sqrt(8000 * 0.25 * 0.75)
+
+    @pytest.mark.parametrize(("kind", "is_right"), [(langevin.mala, True), (langevin.ula, False)])
+    def test_mala_passes_and_ula_does_not(self, kind: Any, is_right: bool) -> None:
+        algorithm = kind(0.7)(normal_log_density)
+        result = rank_test(KEY, algorithm, normals, num_replicates=20_000)
+        assert result.passed is is_right  # alpha 1e-6
+        assert str(result).startswith("passed" if is_right else "FAILED")
+
+    def test_it_finds_a_cycle(self) -> None:
+        """0 -> 1 -> 2 -> 0 keeps the uniform law, but is not its own reversal."""
+        cycle = lambda key, x: (x + 1) % 3
+        draws = lambda key, n: jax.random.randint(key, (n,), 0, 3)
+        features = lambda x: {"is zero": x == 0, "value": x}
+        arguments = dict(features=features)
+        assert invariance_test(KEY, cycle, draws, num_particles=20_000, **arguments).passed
+        ranks = rank_test(KEY, cycle, draws, num_replicates=20_000, num_states=3, **arguments)
+        assert not ranks.passed
+
+    def test_values_that_are_not_finite_fail(self) -> None:
+        breaks = lambda key, x: jnp.where(x > 2.5, jnp.inf, x)
+        draws = lambda key, n: jax.random.normal(key, (n,))
+        result = rank_test(KEY, breaks, draws, num_replicates=2000)
+        assert 0 < result.num_nonfinite < 100
+        assert not result.passed
+        assert "not finite" in str(result)
+
+    def test_a_kernel_that_moves_nothing_does_not_pass(self) -> None:
+        result = rank_test(KEY, lambda key, x: x, normals, num_replicates=100)
+        assert result.num_moved == 0
+        assert not result.passed
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"num_states": 1}, "num_states must be"),
+            ({"alpha": 0.0}, "alpha must be"),
+            ({"num_replicates": 20}, "too few for 8 ranks"),
+        ],
+    )
+    def test_bad_arguments(self, change: dict[str, Any], words: str) -> None:
+        with pytest.raises(ValueError, match=words):
+            rank_test(KEY, autoregression, normals, **change)
+
+
+def shifted(shift: float, rng: np.random.Generator) -> Callable[[jax.Array, int], float]:
+    """p values of a z test of mean 0 on n normals of mean ``shift``."""
+    return lambda key, n: float(erfc(abs(rng.normal(shift * np.sqrt(n))) / np.sqrt(2)))
+
+
+class TestSequential:
+    def test_false_alarms_are_bounded(self) -> None:
+        rng = np.random.default_rng(7)
+        uniform = lambda key, n: rng.uniform()
+        failed = [not sequential_test(KEY, uniform, alpha=1e-2).passed for _ in range(5000)]
+        # Exactly alpha for uniform p values; the mean has standard deviation 0.0014.
+        assert abs(np.mean(failed) - 0.01) < 0.006
+
+    def test_power(self) -> None:
+        rng = np.random.default_rng(8)
+        results = [sequential_test(KEY, shifted(0.1, rng)) for _ in range(400)]
+        # Power 0.957 at a shift of 0.1 standard deviations: below 0.91 once in 50 000 runs.
+        assert np.mean([not result.passed for result in results]) > 0.91
+        assert {n for result in results for n in result.sample_sizes} == {1000, 4000}
+
+    def test_rounds_follow_the_algorithm(self) -> None:
+        beta = 1e-5 / 7
+        gamma = beta ** (1 / 7)
+        for values, passed, sizes in (
+            ([0.5], True, [1000]),
+            ([beta * 0.99], False, [1000]),
+            ([0.1, 0.9], True, [1000, 4000]),
+            ([gamma + beta * 0.99, beta / gamma * 0.99], False, [1000, 4000]),
+            ([0.1, beta / gamma * 1.01, beta / gamma**2 * 0.99], False, [1000, 4000, 4000]),
+            ([0.1] * 6 + [gamma * 1.01], True, [1000] + [4000] * 6),
+            ([0.1] * 6 + [gamma * 0.99], False, [1000] + [4000] * 6),
+        ):
+            queue = iter(values)
+            result = sequential_test(KEY, lambda key, n, queue=queue: next(queue))
+            assert result.passed is passed
+            assert result.sample_sizes == sizes
+            assert next(queue, None) is None
+            assert str(result).startswith("passed" if passed else "FAILED")
+
+    def test_several_p_values_are_corrected(self) -> None:
+        result = sequential_test(KEY, lambda key, n: np.array([0.3, 0.2, 0.9]))
+        assert result.p_values == [pytest.approx(0.6)]
+
+    def test_rounds_have_their_own_keys(self) -> None:
+        keys = []
+
+        def p_values(key: jax.Array, n: int) -> float:
+            keys.append(tuple(np.asarray(jax.random.key_data(key)).tolist()))
+            return 0.05
+
+        sequential_test(KEY, p_values, num_rounds=3, alpha=1e-3)
+        assert len(set(keys)) == len(keys) == 3
+
+    def test_with_the_invariance_test(self) -> None:
+        for kernel, is_right in ((autoregression, True), (too_little_noise, False)):
+
+            def p_values(key: jax.Array, n: int, kernel: Any = kernel) -> np.ndarray:
+                return invariance_test(key, kernel, normals, num_particles=n).p_values
+
+            result = sequential_test(KEY, p_values, num_samples=4000)
+            assert result.passed is is_right  # false alarm: 1e-5
+
+    @pytest.mark.parametrize(
+        "change", [{"alpha": 0}, {"num_rounds": 0}, {"num_samples": 0.5}, {"growth": 0.5}]
+    )
+    def test_bad_arguments(self, change: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match=f"{next(iter(change))}=.* is out of range"):
+            sequential_test(KEY, lambda key, n: 0.5, **change)
+
+    @pytest.mark.parametrize("value", [np.nan, 1.5, -0.1, []])
+    def test_impossible_p_values(self, value: Any) -> None:
+        with pytest.raises(ValueError, match=r"numbers in \[0, 1\]"):
+            sequential_test(KEY, lambda key, n: value)
