@@ -7,6 +7,7 @@ from shoal._lazy import attach
 if TYPE_CHECKING:
     from shoal.sampling.core import (
         algorithm as algorithm,
+        bandwidth as bandwidth,
         kernels as kernels,
         pairwise as pairwise,
         particles as particles,
@@ -15,5 +16,14 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
-        {"shoal.sampling.core": ["algorithm", "kernels", "pairwise", "particles", "random"]},
+        {
+            "shoal.sampling.core": [
+                "algorithm",
+                "bandwidth",
+                "kernels",
+                "pairwise",
+                "particles",
+                "random",
+            ]
+        },
     )

@@ -120,7 +120,7 @@ def test_counts_do_not_overflow_or_stop_growing(monkeypatch):
         def step(self, key, state):
             return state, ()
 
-    monkeypatch.setattr(driver, "CHUNK_SECONDS", 0.01)
+    monkeypatch.setattr(driver, "CHUNK_SECONDS", 5e-4)
     many = lambda state, info: {"n": jnp.int32(2**12), "p": jnp.float32(0.25)}
     counts = run(KEY, Counter(), jnp.zeros(1), 2**20, tally=many).tally
     assert counts["n"] == 2**32
