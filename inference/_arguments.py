@@ -5,6 +5,7 @@ strings, None, functions, the structure) is static: it is part of the program, c
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -113,7 +114,8 @@ def check_arrays(arguments: dict[str, Any]) -> None:
                 "mask apart (numpyro.handlers.mask)"
             )
         try:
-            converted = np.asarray(jnp.array(leaf))
+            with np.errstate(over="ignore"):
+                converted = np.asarray(jnp.array(leaf))
         except TypeError as error:
             raise TypeError(
                 f"{name} has dtype {leaf.dtype}, which is not numeric; encode it as numbers, for "
@@ -128,6 +130,39 @@ def check_arrays(arguments: dict[str, Any]) -> None:
                 f"{name} holds {lost} values of dtype {leaf.dtype} that do not fit "
                 f"{converted.dtype}; rescale them or enable 64 bits (jax_enable_x64)"
             )
+
+
+def check_position(name: str, position: Any) -> None:
+    """Check that a position has leaves, all of one floating dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the leaf, its dtype and what to do.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(position)
+    if not leaves:
+        raise ValueError(f"{name} holds no array: {position!r}")
+    dtypes = {name + jax.tree_util.keystr(path): np.dtype(leaf.dtype) for path, leaf in leaves}
+    for path, dtype in dtypes.items():
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(
+                f"{path} must hold floats, got dtype {dtype}; convert it with .astype(float)"
+            )
+    if len(set(dtypes.values())) > 1:
+        found = {path: dtype.name for path, dtype in dtypes.items()}
+        raise TypeError(f"the leaves of {name} must share one dtype, got {found}")
+
+
+def check_names(argument: str, values: Any, names: Sequence[str]) -> None:
+    """Check that ``values`` is a dict by known names; raise naming the unknown ones."""
+    if not isinstance(values, Mapping):
+        raise TypeError(
+            f"{argument} must be a dict by name ({', '.join(names)}), got {type(values).__name__}"
+        )
+    unknown = [name for name in values if name not in names]
+    if unknown:
+        raise ValueError(f"{argument} names {unknown}, but there are only {list(names)}")
 
 
 def non_finite_counts(arguments: dict[str, Any]) -> dict[str, int]:

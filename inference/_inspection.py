@@ -28,7 +28,6 @@ class Site(NamedTuple):
 class Found(NamedTuple):
     """What one abstract run of a model shows."""
 
-    arguments: Arguments
     sites: tuple[Site, ...]
     deterministic: tuple[str, ...]
     observed: tuple[str, ...]
@@ -58,6 +57,7 @@ def inspect_model(model: Callable[..., Any], arguments: Arguments) -> Found:
             elif site["type"] == "sample" and site["is_observed"]:
                 if not isinstance(innermost(site["fn"]), dist.Unit):
                     observed.append(name)
+                    problems.extend(_shape_problem(name, site))
             elif site["type"] == "sample" and not problems:
                 shape = jnp.shape(site["value"])
                 free = biject_to(site["fn"].support).inverse_shape(shape)
@@ -68,7 +68,22 @@ def inspect_model(model: Callable[..., Any], arguments: Arguments) -> Found:
         found[:] = [tuple(latent), deterministic, tuple(observed), has_params, problems]
 
     jax.eval_shape(run, arguments)
-    return Found(arguments, *found)
+    return Found(*found)
+
+
+def _shape_problem(name: str, site: dict[str, Any]) -> list[str]:
+    """Find values and a distribution that broadcast each other: a table where rows were meant."""
+    value, fn = jnp.shape(site["value"]), tuple(site["fn"].shape())
+    try:
+        together = jnp.broadcast_shapes(value, fn)
+    except ValueError:
+        together = None
+    if together in (value, fn):
+        return []
+    result = "do not broadcast" if together is None else f"broadcast to {together}"
+    return [
+        f"observed site {name!r}: values of shape {value} and a distribution of shape {fn} {result}"
+    ]
 
 
 def _any_value(problems: list[str], site: dict[str, Any]) -> Any:
@@ -129,7 +144,8 @@ def check_signature(
 
 
 def why_it_fails(model: Callable[..., Any], error: Exception) -> str:
-    reason = f"model {model_name(model)} fails when it is traced ({type(error).__name__}: {error})"
+    first = str(error).partition("\n")[0]
+    reason = f"model {model_name(model)} fails when it is traced ({type(error).__name__}: {first})"
     if isinstance(error, jax.errors.JAXTypeError | jax.errors.JAXIndexError):
         reason += (
             "; it seems to use the value of a latent site in Python (if, int(), float(), NumPy): "

@@ -6,8 +6,6 @@ plate handlers as they are, and come stacked out of ``scan``. (A ``numpyro.facto
 and masked like the site's density.)
 """
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,8 +14,6 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro.distributions.transforms import biject_to
 
-# Draws are mapped in batches of about so many numbers.
-_BATCH_NUMBERS = 2**22
 _WRAPPERS = (dist.ExpandedDistribution, dist.MaskedDistribution, dist.Independent)
 
 
@@ -107,15 +103,3 @@ def _present(values: jax.Array, ndim: int, site: dict[str, Any]) -> jax.Array:
 
 def _label(what: str, name: str) -> str:
     return f"|{what}|{name}"
-
-
-def map_draws(one: Callable[[Any], Any], draws: Any, batch_ndims: int) -> Any:
-    """Map a function over the leading axes of draws, in batches that bound the memory in use."""
-    leading = jax.tree.leaves(draws)[0].shape[:batch_ndims]
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[batch_ndims:]), draws)
-    first = jax.tree.map(lambda leaf: leaf[0], flat)
-    out = jax.eval_shape(one, first)
-    numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves((first, out)))
-    batch = max(1, min(math.prod(leading), _BATCH_NUMBERS // max(1, numbers)))
-    mapped = jax.lax.map(one, flat, batch_size=batch)
-    return jax.tree.map(lambda leaf: leaf.reshape(*leading, *leaf.shape[1:]), mapped)

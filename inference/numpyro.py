@@ -15,18 +15,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
-from numpyro.infer import log_likelihood
 from numpyro.infer.util import compute_log_probs, find_valid_initial_params
 
 from shoal.inference._arguments import (
     Arguments,
     Static,
     check_arrays,
+    check_names,
     freeze,
     non_finite_counts,
     split,
 )
 from shoal.inference._inspection import (
+    Found,
     Site,
     as_values,
     check_inside,
@@ -37,15 +38,19 @@ from shoal.inference._inspection import (
     parameter_values,
     why_it_fails,
 )
+from shoal.inference._predictions import (
+    draw_log_likelihood,
+    draw_predictive,
+    draw_prior_predictive,
+)
 from shoal.inference._sites import (
     constrained,
     constrained_with_log_det,
     inverted,
-    map_draws,
     outside_support,
     recorded,
 )
-from shoal.inference.target import Target, check_names, explain
+from shoal.inference.target import Target, explain
 
 
 class NumPyroTarget(Target):
@@ -86,12 +91,11 @@ class NumPyroTarget(Target):
 
     def log_density(self, position: dict[str, jax.Array]) -> jax.Array:
         """Log joint density of the model at ``constrain(position)`` plus log |det Jacobian|."""
-        return jnp.asarray(sum(self._log_probs(position).values(), start=0.0))
+        return _log_density(self, position)
 
     def constrain(self, position: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """Values of latent sites on their supports, and of deterministic sites."""
-        trace = self._trace(functools.partial(constrained, position))
-        return {name: trace[name]["value"] for name in (*self.names, *self.deterministic)}
+        return _constrain(self, position)
 
     def unconstrain(self, values: Mapping[str, Any]) -> dict[str, jax.Array]:
         """Unconstrained position of values given for all latent sites.
@@ -166,12 +170,11 @@ class NumPyroTarget(Target):
         value, gradient = jax.value_and_grad(self.log_density)(position)
         reasons = [
             f"site {name!r} has log probability {float(log_prob):g}"
-            for name, log_prob in self._log_probs(position).items()
+            for name, log_prob in _log_probs(self, position).items()
             if not np.isfinite(log_prob)
         ]
-        return explain(
-            index, self.constrain(position), value, gradient, [*reasons, *self._bad_data()]
-        )
+        reasons += self._bad_data()
+        return explain(index, self.constrain(position), value, gradient, reasons)
 
     def observed_data(self) -> dict[str, jax.Array]:
         """Values of the observed sites by name."""
@@ -181,7 +184,7 @@ class NumPyroTarget(Target):
         self, posterior: Mapping[str, Any], batch_ndims: int = 2
     ) -> dict[str, jax.Array]:
         """Log likelihood of every observation under each draw; see `Target.log_likelihood`."""
-        return _log_likelihood(self, self._latent(posterior, batch_ndims), batch_ndims)
+        return draw_log_likelihood(self, self._latent(posterior, batch_ndims), batch_ndims)
 
     def predictive(
         self, key: jax.Array, posterior: Mapping[str, Any], batch_ndims: int = 2
@@ -192,21 +195,21 @@ class NumPyroTarget(Target):
         ``scan`` the state still follows the data: each step is predicted from what was observed
         before it.
         """
-        return _predictive(self, key, self._latent(posterior, batch_ndims), batch_ndims)
+        return draw_predictive(self, key, self._latent(posterior, batch_ndims), batch_ndims)
 
     def prior_predictive(self, key: jax.Array, num_samples: int) -> dict[str, jax.Array]:
         """Draw all sites from the model; see `Target.prior_predictive`."""
         try:
-            return _prior_predictive(self, key, num_samples)
+            return draw_prior_predictive(self, key, num_samples)
         except NotImplementedError:  # a prior without a sampler, such as ImproperUniform
             return {}
 
-    def _runnable(self) -> Callable[..., Any]:
-        """Return the model with parameters fixed and a key for ``numpyro.prng_key``."""
+    def runnable(self) -> Callable[..., Any]:
+        """Return the model with parameters fixed and a key for ``numpyro.prng_key`` alone."""
         others = ["sample", "plate", "control_flow"]
-        return handlers.seed(self._unseeded(), rng_seed=0, hide_types=others)
+        return handlers.seed(self.unseeded(), rng_seed=0, hide_types=others)
 
-    def _unseeded(self) -> Callable[..., Any]:
+    def unseeded(self) -> Callable[..., Any]:
         """Return the model with parameters fixed.
 
         Predictions need this one: ``uncondition`` asks for its key by ``numpyro.prng_key``, and
@@ -216,32 +219,25 @@ class NumPyroTarget(Target):
 
     def _trace(self, fill: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
         """Run the model with values from ``fill(site)``."""
-        return self._run(handlers.substitute(self._runnable(), substitute_fn=fill))
+        return self.run(handlers.substitute(self.runnable(), substitute_fn=fill))
 
-    def _run(self, model: Callable[..., Any]) -> dict[str, Any]:
+    def run(self, model: Callable[..., Any]) -> dict[str, Any]:
+        """Return the NumPyro trace of the model, under handlers, on the target's arguments."""
         args, kwargs = self.arguments.tree
         return handlers.trace(model).get_trace(*args, **kwargs)
 
-    def _log_probs(self, position: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """Log probability of each site; the log Jacobian is added to its own site."""
-        args, kwargs = self.arguments.tree
-        fill = functools.partial(constrained_with_log_det, position)
-        model = handlers.substitute(self._runnable(), substitute_fn=fill)
-        log_probs, trace = compute_log_probs(model, args, kwargs, {})
-        for name in self.names:
-            log_probs[name] = log_probs[name] + jnp.sum(recorded(trace, "log_det", name))
-        return log_probs
-
     def _latent(self, posterior: Mapping[str, Any], batch_ndims: int) -> dict[str, jax.Array]:
         draws = {}
+        leading = None
         for site in self.sites:
             if site.name not in posterior:
                 raise ValueError(f"posterior lacks the latent site {site.name!r}")
-            draws[site.name] = jnp.asarray(posterior[site.name])
-            if draws[site.name].shape[batch_ndims:] != site.shape:
+            value = draws[site.name] = jnp.asarray(posterior[site.name])
+            leading = value.shape[:batch_ndims] if leading is None else leading
+            if len(leading) != batch_ndims or value.shape != (*leading, *site.shape):
                 raise ValueError(
-                    f"posterior[{site.name!r}] has shape {draws[site.name].shape}; after "
-                    f"{batch_ndims} axes of draws (batch_ndims) it must be {site.shape}"
+                    f"posterior[{site.name!r}] has shape {value.shape}; it must be {site.shape} "
+                    f"after {batch_ndims} axes of draws (batch_ndims), the same for all sites"
                 )
         return draws
 
@@ -266,9 +262,8 @@ def make(
     # A model may need the values of its data, and then perhaps those of NumPy.
     failure: Exception | None = None
     for attempt in (split, freeze, functools.partial(freeze, as_numpy=True)):
-        arguments = attempt(data)
         try:
-            found = inspect_model(model, arguments)
+            target, found = _attempt(model, data, attempt)
             break
         except Exception as error:
             failure = failure or error
@@ -276,6 +271,16 @@ def make(
         assert failure is not None
         raise ValueError(why_it_fails(model, failure)) from failure
     check_sites(model, found)
+    _check_observations(target)
+    return target
+
+
+def _attempt(
+    model: Callable[..., Any], data: tuple[Any, Any], attempt: Callable[[Any], Arguments]
+) -> tuple[NumPyroTarget, Found]:
+    """Make a target whose data are held in one way; raise what the model raises when traced."""
+    arguments = attempt(data)
+    found = inspect_model(model, arguments)
     target = NumPyroTarget(
         arguments=arguments,
         fixed=split(parameter_values(model, data) if found.has_params else {}),
@@ -285,8 +290,9 @@ def make(
         observed=found.observed,
         dynamic_data=attempt is split,
     )
-    _check_observations(target)
-    return target
+    if not found.problems:
+        jax.eval_shape(_log_density, target, target.position_shape)
+    return target, found
 
 
 def _check_observations(target: NumPyroTarget) -> None:
@@ -304,6 +310,32 @@ def _check_observations(target: NumPyroTarget) -> None:
             *target._bad_data(),
         ]
         raise ValueError("; ".join(sentences))
+
+
+# Compiled even when called by themselves: NumPyro raises for NaN in what it runs uncompiled, and a
+# density there must be NaN.
+@functools.partial(jax.jit, inline=True)
+def _log_probs(target: NumPyroTarget, position: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Log probability of each site; the log Jacobian is added to its own site."""
+    args, kwargs = target.arguments.tree
+    fill = functools.partial(constrained_with_log_det, position)
+    model = handlers.substitute(target.runnable(), substitute_fn=fill)
+    log_probs, trace = compute_log_probs(model, args, kwargs, {})
+    for name in target.names:
+        log_probs[name] = log_probs[name] + jnp.sum(recorded(trace, "log_det", name))
+    return log_probs
+
+
+@functools.partial(jax.jit, inline=True)
+def _log_density(target: NumPyroTarget, position: dict[str, jax.Array]) -> jax.Array:
+    return jnp.asarray(sum(_log_probs(target, position).values(), start=0.0))
+
+
+@functools.partial(jax.jit, inline=True)
+def _constrain(target: NumPyroTarget, position: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    trace = target._trace(functools.partial(constrained, position))
+    names = (*target.names, *target.deterministic)
+    return {name: jnp.asarray(trace[name]["value"]) for name in names}
 
 
 @jax.jit
@@ -329,7 +361,7 @@ def _valid_start(target: NumPyroTarget, key: jax.Array) -> dict[str, jax.Array]:
     args, kwargs = target.arguments.tree
     (position, _, _), _ = find_valid_initial_params(
         key,
-        target._runnable(),
+        target.runnable(),
         model_args=args,
         model_kwargs=kwargs,
         prototype_params=_zeros(target),
@@ -344,48 +376,6 @@ def _observations(target: NumPyroTarget) -> tuple[dict[str, jax.Array], dict[str
     values = {name: jnp.asarray(trace[name]["value"]) for name in target.observed}
     flags = {name: outside_support(trace[name]["fn"], value) for name, value in values.items()}
     return values, {name: flag for name, flag in flags.items() if flag is not None}
-
-
-@functools.partial(jax.jit, static_argnums=2)
-def _log_likelihood(
-    target: NumPyroTarget, draws: dict[str, jax.Array], batch_ndims: int
-) -> dict[str, jax.Array]:
-    args, kwargs = target.arguments.tree
-    model = target._runnable()
-
-    def one(draw: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        found = log_likelihood(model, draw, *args, batch_ndims=0, **kwargs)
-        return {name: found[name] for name in target.observed}
-
-    return map_draws(one, draws, batch_ndims)
-
-
-@functools.partial(jax.jit, static_argnums=3)
-def _predictive(
-    target: NumPyroTarget, key: jax.Array, draws: dict[str, jax.Array], batch_ndims: int
-) -> dict[str, jax.Array]:
-    def one(draw_and_key: tuple[dict[str, jax.Array], jax.Array]) -> dict[str, jax.Array]:
-        draw, key = draw_and_key
-        model = handlers.substitute(handlers.uncondition(target._unseeded()), data=draw)
-        trace = target._run(handlers.seed(model, rng_seed=key))
-        return {name: trace[name]["value"] for name in target.observed}
-
-    shape = next(iter(draws.values())).shape[:batch_ndims]
-    return map_draws(one, (draws, jax.random.split(key, shape)), batch_ndims)
-
-
-@functools.partial(jax.jit, static_argnums=2)
-def _prior_predictive(
-    target: NumPyroTarget, key: jax.Array, num_samples: int
-) -> dict[str, jax.Array]:
-    names = (*target.names, *target.deterministic, *target.observed)
-
-    def one(key: jax.Array) -> dict[str, jax.Array]:
-        model = handlers.seed(handlers.uncondition(target._unseeded()), rng_seed=key)
-        trace = target._run(model)
-        return {name: trace[name]["value"] for name in names}
-
-    return map_draws(one, jax.random.split(key, num_samples), 1)
 
 
 def _zeros(target: NumPyroTarget) -> dict[str, jax.Array]:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from shoal.inference._arguments import Arguments, freeze, split
+from shoal.inference._arguments import Arguments, check_names, check_position, freeze, split
 
 if TYPE_CHECKING:
     from shoal.inference.numpyro import NumPyroTarget
@@ -128,11 +128,12 @@ class Target(eqx.Module):
         if init is None:
             return target
         check_position("init", target.position_shape)
+        evaluate = lambda target, position: target.log_density(position)
         try:
-            jax.eval_shape(target.log_density, target.position_shape)
+            jax.eval_shape(evaluate, target, target.position_shape)
         except _NEEDS_VALUES:
             target = LogDensityTarget(freeze(log_density), start)
-            jax.eval_shape(target.log_density, target.position_shape)
+            jax.eval_shape(evaluate, target, target.position_shape)
         return target
 
     @property
@@ -343,39 +344,6 @@ _NEEDS_VALUES = (
     jax.errors.TracerIntegerConversionError,
     jax.errors.NonConcreteBooleanIndexError,
 )
-
-
-def check_position(name: str, position: Any) -> None:
-    """Check that a position has leaves, all of one floating dtype.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the leaf, its dtype and what to do.
-    """
-    leaves = jax.tree_util.tree_leaves_with_path(position)
-    if not leaves:
-        raise ValueError(f"{name} holds no array: {position!r}")
-    dtypes = {name + jax.tree_util.keystr(path): np.dtype(leaf.dtype) for path, leaf in leaves}
-    for path, dtype in dtypes.items():
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(
-                f"{path} must hold floats, got dtype {dtype}; convert it with .astype(float)"
-            )
-    if len(set(dtypes.values())) > 1:
-        found = {path: dtype.name for path, dtype in dtypes.items()}
-        raise TypeError(f"the leaves of {name} must share one dtype, got {found}")
-
-
-def check_names(argument: str, values: Any, names: Sequence[str]) -> None:
-    """Check that ``values`` is a dict by known names; raise naming the unknown ones."""
-    if not isinstance(values, Mapping):
-        raise TypeError(
-            f"{argument} must be a dict by name ({', '.join(names)}), got {type(values).__name__}"
-        )
-    unknown = [name for name in values if name not in names]
-    if unknown:
-        raise ValueError(f"{argument} names {unknown}, but there are only {list(names)}")
 
 
 def _by_name(position: Any) -> dict[str, Any]:
