@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.linalg import solve_triangular
 
 
 class Density(eqx.Module):
@@ -136,3 +137,15 @@ def cholesky_factor(matrices: Any, name: str) -> Any:
         raise ValueError(
             f"{name} must be positive definite; its smallest eigenvalue is {smallest:.3g}"
         ) from None
+
+
+def inverse_factor(factors: Any) -> Any:
+    """Invert lower triangular factors ``(..., d, d)``, on the host where they are concrete.
+
+    A density multiplies by the inverse: a triangular solve in each evaluation costs a batch of
+    points on a CPU some forty times as much.
+    """
+    if not is_traced(factors):
+        return np.tril(np.linalg.inv(factors))
+    eye = jnp.broadcast_to(jnp.eye(factors.shape[-1], dtype=factors.dtype), factors.shape)
+    return solve_triangular(factors, eye, lower=True)

@@ -16,7 +16,14 @@ import shoal
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("inference", "models", "sampling")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
-LAZY = ("shoal", "shoal.inference", "shoal.models", "shoal.sampling", "shoal.sampling.core")
+LAZY = (
+    "shoal",
+    "shoal.inference",
+    "shoal.models",
+    "shoal.models.posteriors",
+    "shoal.sampling",
+    "shoal.sampling.core",
+)
 HEAVY = (
     "arviz",
     "blackjax",

@@ -12,19 +12,19 @@ if __name__ != "shoal.models.posteriors":
     raise ImportError(f"import this package as 'shoal.models.posteriors', not as {__name__!r}")
 
 if TYPE_CHECKING:
-    from shoal.models.posteriors.horseshoe import horseshoe_regression
-    from shoal.models.posteriors.logistic import breast_cancer
-    from shoal.models.posteriors.posterior import Posterior
-    from shoal.models.posteriors.schools import eight_schools
-    from shoal.models.posteriors.volatility import stochastic_volatility
-
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    {
-        "shoal.models.posteriors.horseshoe": ["horseshoe_regression"],
-        "shoal.models.posteriors.logistic": ["breast_cancer"],
-        "shoal.models.posteriors.posterior": ["Posterior"],
-        "shoal.models.posteriors.schools": ["eight_schools"],
-        "shoal.models.posteriors.volatility": ["stochastic_volatility"],
-    },
-)
+    from shoal.models.posteriors.horseshoe import horseshoe_regression as horseshoe_regression
+    from shoal.models.posteriors.logistic import breast_cancer as breast_cancer
+    from shoal.models.posteriors.posterior import Posterior as Posterior
+    from shoal.models.posteriors.schools import eight_schools as eight_schools
+    from shoal.models.posteriors.volatility import stochastic_volatility as stochastic_volatility
+else:
+    __getattr__, __dir__, __all__ = attach(
+        __name__,
+        {
+            "shoal.models.posteriors.horseshoe": ["horseshoe_regression"],
+            "shoal.models.posteriors.logistic": ["breast_cancer"],
+            "shoal.models.posteriors.posterior": ["Posterior"],
+            "shoal.models.posteriors.schools": ["eight_schools"],
+            "shoal.models.posteriors.volatility": ["stochastic_volatility"],
+        },
+    )
