@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from _harness import Report, interleave, parse_options
 
+from shoal.inference._sample import _describe, _keep, _tally
 from shoal.inference.chains import Chains, broadcast
 from shoal.inference.run import run
-from shoal.inference._sample import _describe, _keep, _tally
 from shoal.inference.target import Target
 from shoal.sampling import langevin
 from shoal.sampling.core.random import step_key
