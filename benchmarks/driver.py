@@ -22,7 +22,7 @@ def contenders(num_chains, dim, num_steps):
     target = Target.from_log_density(lambda x: -0.5 * jnp.sum(x**2))
     sampler = broadcast(langevin.mala(0.05), num_chains)
     chains = Chains(sampler, target, jnp.arange(num_chains))
-    states = jax.jit(chains.init)(jnp.ones((num_chains, dim)), KEY)
+    states = chains.init(jnp.ones((num_chains, dim)), KEY)
 
     def driver():
         with redirect_stderr(io.StringIO()):
@@ -33,11 +33,15 @@ def contenders(num_chains, dim, num_steps):
 
     @jax.jit
     def bare(states):
-        def step(states, t):
+        def step(carry, t):
+            states, totals = carry
             states, info = chains.step(step_key(KEY, t), states)
-            return states, (_keep(states, info), _tally(states, info))
+            totals = jax.tree.map(jnp.add, totals, _tally(states, info))
+            return (states, totals), _keep(states, info)
 
-        return jax.lax.scan(step, states, jnp.arange(num_steps))
+        shapes = jax.eval_shape(lambda states: _tally(*chains.step(KEY, states)), states)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        return jax.lax.scan(step, (states, zeros), jnp.arange(num_steps))
 
     return {"ours": driver, "peer": lambda: bare(states)}
 
