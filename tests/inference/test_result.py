@@ -69,13 +69,13 @@ def test_predictions_scatter_round_the_posterior_mean_with_its_noise(result):
     assert abs((z**2).mean() - 1) / np.sqrt(2 / z.size) < 5.2
 
 
+@pytest.mark.filterwarnings("ignore:Estimated shape parameter of Pareto distribution")
 def test_arviz_computes_with_it(result):
     arviz = import_arviz()
-    data = result.to_arviz()
     assert float(arviz.ess(result.posterior["sigma"])) > 20
-    assert np.isfinite(
-        arviz.loo(data).elpd if hasattr(arviz.loo(data), "elpd") else arviz.loo(data).elpd_loo
-    )
+    loo = arviz.loo(result.to_arviz())
+    # Twelve points with normal noise of about 0.3, as the model has it.
+    assert -12 < (loo.elpd if hasattr(loo, "elpd") else loo.elpd_loo) < 12
 
 
 def test_saved_and_loaded_is_the_same(result, tmp_path):
