@@ -107,7 +107,8 @@ def kernel_sums(
     wants_total = terms.values is not None or terms.gradients is not None
     identity = Sums(0.0 if wants_total else None, None if near is None else 0.0)
     reduction = Reduction(_tile, _add, identity, 0.0)
-    sides = block_sides(x.shape[0], y.shape[0], block_size, 1 if kernel.has_jet else y.shape[1])
+    cost = 1 if kernel.has_jet else y.shape[1]
+    sides = block_sides(x.shape[0], y.shape[0], block_size, cost, aspect=2)
     return reduce_pairs(reduction, (kernel, terms.threshold), rows, points, weights, sides, ring)
 
 
