@@ -1,5 +1,6 @@
 """From what the user gives to a target and a checked start for every chain."""
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -97,11 +98,9 @@ def _is_numpyro_model(model: Callable, init: Any) -> bool:
             model(argument)
         sites.extend(trace)
 
-    try:
+    # Whatever is wrong shows again, with its own message, where the target is built.
+    with contextlib.suppress(Exception):
         eqx.filter_eval_shape(call, argument)
-    except Exception:
-        # Whatever is wrong shows again, with its own message, where the target is built.
-        return bool(sites)
     return bool(sites)
 
 
