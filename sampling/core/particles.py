@@ -1,4 +1,18 @@
-"""Ensembles: a pytree with a leading particle axis, as a matrix, with weights in log space."""
+"""Ensembles: a pytree with a leading particle axis, as a matrix, with weights in log space.
+
+A particle whose step is not finite dies: it keeps its last finite position and counts no more,
+while the others go on. A method with an ensemble keeps ``alive``, bool ``(n,)``, in its state and
+
+1. sums over ``park_dead(position, alive)``, where the dead sit in one harmless place;
+2. gives the dead no weight: ``jnp.where(alive[:, None], score, 0)`` for values (zero times the NaN
+   of a dead particle's score would be NaN) and ``alive.astype(dtype)`` for weights of
+   `pairwise`, -inf for log-weights and for the bias of a softmax, ``where=`` for ``jnp.mean`` and
+   for every function of `bandwidth`;
+3. ends its step with `keep_finite`.
+
+The ensemble then moves as if the dead were not in it. That is a statement about values: where a
+NaN arises inside what is differentiated, its derivative is NaN even if it is not chosen.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +20,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+
+from shoal.sampling.core.algorithm import Status
 
 
 def to_matrix(particles: Any) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
@@ -50,6 +66,112 @@ def to_matrix(particles: Any) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
     unravel = ravel_pytree(one)[1]
     matrix = jax.vmap(lambda particle: ravel_pytree(particle)[0])(particles)
     return matrix, jax.vmap(unravel)
+
+
+def keep_finite(old: Any, new: Any, alive: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
+    """Take a step for the particles that are alive and whose new position is finite.
+
+    Parameters
+    ----------
+    old, new
+        Ensembles of one structure, leaves ``(n, ...)``.
+    alive
+        bool ``(n,)``: the particles that counted before the step.
+
+    Returns
+    -------
+    particles
+        ``new`` where a particle is alive and all its numbers are finite, else ``old``; in the
+        dtypes of ``old``.
+    alive
+        bool ``(n,)``: alive before, and ``new`` finite.
+    status
+        int8 ``(n,)``: ``OK``; ``NONFINITE_GRADIENT`` for a particle that died in this step;
+        ``FROZEN`` for one that was dead before.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``alive`` is not a bool mask of the particles or the two ensembles differ in shape.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> old, new = jnp.zeros(3), jnp.array([1.0, jnp.nan, 1.0])
+    >>> kept, alive, status = keep_finite(old, new, jnp.array([True, True, False]))
+    >>> kept.tolist(), alive.tolist(), status.tolist()
+    ([1.0, 0.0, 0.0], [True, False, False], [0, 2, 6])
+    """
+    alive = check_mask("alive", alive, old)
+    if jax.tree.map(jnp.shape, old) != jax.tree.map(jnp.shape, new):
+        raise ValueError(
+            f"new must have the shapes of old, {jax.tree.map(jnp.shape, old)}; "
+            f"got {jax.tree.map(jnp.shape, new)}"
+        )
+    finite = jnp.ones_like(alive)
+    for leaf in jax.tree.leaves(new):
+        finite &= jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, jnp.ndim(leaf))))
+    moves = alive & finite
+    take = lambda a, b: jnp.where(_per_row(moves, a), a, b).astype(jnp.result_type(b))
+    status = jnp.where(
+        alive, jnp.where(finite, Status.OK, Status.NONFINITE_GRADIENT), Status.FROZEN
+    )
+    return jax.tree.map(take, new, old), moves, status.astype(jnp.int8)
+
+
+def park_dead(particles: Any, alive: jax.Array) -> Any:
+    """Put dead particles where the first living one is: a place where every function is as good.
+
+    A dead particle may lie so far out that rounding around the common mean, or an overflow, spoils
+    the sums over the others, even with weight zero. Sums over pairs, in which the dead have no
+    weight, may use the ensemble returned; their own rows mean nothing.
+
+    Parameters
+    ----------
+    particles
+        Pytree, leaves ``(n, ...)``; rows of the dead may hold anything.
+    alive
+        bool ``(n,)``. Where nobody is alive, all stand at the first particle's place.
+
+    Returns
+    -------
+    Any
+        Like ``particles``. No derivative passes through the rows of the dead.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``alive`` is not a bool mask of the particles.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> park_dead(jnp.array([1e30, 2.0, 3.0]), jnp.array([False, True, True])).tolist()
+    [2.0, 2.0, 3.0]
+    """
+    alive = check_mask("alive", alive, particles)
+    first = jnp.argmax(alive)
+    place = lambda leaf: jnp.where(_per_row(alive, leaf), leaf, jax.lax.stop_gradient(leaf[first]))
+    return jax.tree.map(lambda leaf: place(jnp.asarray(leaf)), particles)
+
+
+def check_mask(name: str, mask: Any, particles: Any) -> jax.Array:
+    """Pass on a bool mask ``(n,)`` of an ensemble with leaves ``(n, ...)``; raise for any other."""
+    if getattr(mask, "dtype", None) != jnp.dtype(bool):
+        kind = getattr(mask, "dtype", type(mask).__name__)
+        raise TypeError(f"{name} must be an array of dtype bool, got {kind}")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(particles):
+        if mask.shape != jnp.shape(leaf)[:1]:
+            where = jax.tree_util.keystr(path)
+            raise ValueError(
+                f"{name} must have shape (n,), an entry for each particle; got {mask.shape} for "
+                f"particles{where} of shape {jnp.shape(leaf)}"
+            )
+    return jnp.asarray(mask)
+
+
+def _per_row(mask: jax.Array, leaf: Any) -> jax.Array:
+    return mask.reshape(-1, *[1] * (jnp.ndim(leaf) - 1))
 
 
 def normalize_log_weights(log_weights: jax.Array) -> jax.Array:

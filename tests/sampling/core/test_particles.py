@@ -1,11 +1,15 @@
-"""Ensembles as matrices, log-weights and resampling, against hand-worked cases."""
+"""Ensembles as matrices, dead particles, log-weights and resampling, against hand-worked cases."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shoal.sampling.core import particles
+from shoal.sampling.core import kernels, pairwise, particles
+from shoal.sampling.core.algorithm import Status
 
 
 def test_matrix_and_back_is_the_identity():
@@ -33,6 +37,99 @@ def test_matrix_of_other_length_maps_back():
 def test_impossible_ensembles_are_refused(ensemble, message):
     with pytest.raises(ValueError, match=message):
         particles.to_matrix(ensemble)
+
+
+def test_a_particle_with_any_number_not_finite_stays_and_dies():
+    old = {"a": jnp.zeros((5, 2)), "b": jnp.arange(5.0)}
+    new = {"a": jnp.ones((5, 2)).at[1, 1].set(jnp.nan), "b": old["b"] + 1}
+    new["b"] = new["b"].at[2].set(-jnp.inf)
+    alive = jnp.array([True, True, True, False, True])
+    kept, still, status = jax.jit(particles.keep_finite)(old, new, alive)
+    np.testing.assert_array_equal(kept["a"][:, 0], [1, 0, 0, 0, 1])
+    np.testing.assert_array_equal(kept["b"], [1, 1, 2, 3, 5])
+    np.testing.assert_array_equal(still, [True, False, False, False, True])
+    died, dead = Status.NONFINITE_GRADIENT, Status.FROZEN
+    np.testing.assert_array_equal(status, [Status.OK, died, died, dead, Status.OK])
+    assert status.dtype == jnp.int8
+    again, still_later, later = particles.keep_finite(kept, new, still)
+    jax.tree.map(np.testing.assert_array_equal, again, kept)
+    np.testing.assert_array_equal(still_later, still)
+    np.testing.assert_array_equal(later, [0, dead, dead, dead, 0])
+
+
+def test_keeping_finite_maps_and_differentiates():
+    alive = jnp.array([True, True, False])
+    new = jnp.array([[1.0, jnp.nan, 3.0], [jnp.inf, 1.0, 1.0]])
+    kept, still, _ = jax.vmap(particles.keep_finite, (None, 0, None))(jnp.zeros(3), new, alive)
+    np.testing.assert_array_equal(kept, [[1, 0, 0], [0, 1, 0]])
+    np.testing.assert_array_equal(still, [[True, False, False], [False, True, False]])
+    total = lambda old, new: jnp.sum(particles.keep_finite(old, new, alive)[0] ** 2)
+    to_old, to_new = jax.grad(total, (0, 1))(jnp.full(3, 2.0), new[0])
+    np.testing.assert_array_equal(to_new, [2, 0, 0])
+    np.testing.assert_array_equal(to_old, [0, 4, 4])
+
+
+@pytest.mark.parametrize(
+    ("new", "alive", "error", "message"),
+    [
+        (jnp.zeros(3), jnp.ones(3), TypeError, "alive must be an array of dtype bool, got float32"),
+        (jnp.zeros(3), [True] * 3, TypeError, "alive must be an array of dtype bool, got list"),
+        (jnp.zeros(3), jnp.ones(2, bool), ValueError, r"alive must have shape \(n,\).*got \(2,\)"),
+        (jnp.zeros((3, 1)), jnp.ones(3, bool), ValueError, "new must have the shapes of old"),
+    ],
+)
+def test_impossible_masks_are_refused(new, alive, error, message):
+    with pytest.raises(error, match=message):
+        particles.keep_finite(jnp.zeros(3), new, alive)
+
+
+def direction(x: Any, score: Any, alive: Any) -> jax.Array:
+    """Kernel sums as a method with an ensemble writes them; see `particles`."""
+    x = particles.park_dead(x, alive)
+    v = jnp.where(alive[:, None], score, 0)
+    return pairwise.kernel_matvec_plus_grad_sum(
+        kernels.RBF(2.0), x, x, v, alive.astype(x.dtype), block_size=16
+    ).total
+
+
+@pytest.mark.parametrize("junk", [7.0, 1e30, np.nan])
+def test_sums_over_pairs_are_those_of_the_living_alone(junk: float) -> None:
+    rng = np.random.default_rng(0)
+    x, score = (rng.normal(size=(50, 3)).astype(np.float32) for _ in range(2))
+    alive = rng.random(50) > 0.3
+    wanted = direction(*map(jnp.asarray, (x[alive], score[alive], np.ones(alive.sum(), bool))))
+    x[~alive], score[~alive] = junk, np.nan
+    found = direction(*map(jnp.asarray, (x, score, alive)))
+    np.testing.assert_allclose(found[alive], wanted, rtol=1e-5, atol=1e-5)
+    assert np.all(np.isfinite(found))
+
+
+def test_sums_over_nobody_are_zero() -> None:
+    found = direction(jnp.ones((4, 2)), jnp.full((4, 2), jnp.nan), jnp.zeros(4, bool))
+    np.testing.assert_array_equal(found, 0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("moves = alive & finite", "moves = finite"),
+        ("finite &= jnp.all(", "finite &= jnp.any("),
+        ("jnp.where(_per_row(alive, leaf), leaf, jax", "jnp.where(True, leaf, jax"),
+    ],
+)
+def test_a_seeded_bug_in_masking_is_noticed(
+    mutant: Callable, monkeypatch: pytest.MonkeyPatch, old: str, new: str
+) -> None:
+    module = "shoal.sampling.core.particles"
+    broken = mutant(module, (module, old, new))
+    monkeypatch.setitem(globals(), "particles", broken)
+
+    def both() -> None:
+        test_a_particle_with_any_number_not_finite_stays_and_dies()
+        test_sums_over_pairs_are_those_of_the_living_alone(np.nan)
+
+    with pytest.raises(AssertionError):
+        both()
 
 
 def test_normalisation_and_effective_size_ignore_the_scale():
