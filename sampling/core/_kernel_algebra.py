@@ -202,7 +202,7 @@ class Scaled(Kernel):
 
     def __init__(self, scale: Any, kernel: Kernel) -> None:
         self.scale = real_parameter("scale", scale, 0.0)
-        self.kernel = kernel
+        self.kernel = as_kernel(kernel)
 
     @property
     def has_jet(self) -> bool:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from shoal.sampling.core._checks import real_array, real_parameter
 from shoal.sampling.core._kernel_algebra import Kernel, as_kernel
@@ -167,7 +168,7 @@ def kernel_matvec_plus_grad_sum(
     """
     x, y, v, w = _arrays(x, y, v=(v, ("n", "d")), w=(w, ("n",)))
     if threshold is not None:
-        threshold = real_parameter("threshold", threshold, 0.0, include_low=True)
+        threshold = real_parameter("threshold", threshold, 0.0, include_low=True, scalar=True)
     return CountedSum(*_kernel_sums(kernel, x, y, Terms(v, w, threshold), False, block_size, ring))
 
 
@@ -224,7 +225,7 @@ def count_within(
     x, y, exclude_diagonal, block_size, ring
         As in `kernel_sum`.
     threshold
-        Number >= 0, a squared distance.
+        Number >= 0, a squared distance. A point that is not finite is near none.
 
     Returns
     -------
@@ -233,7 +234,7 @@ def count_within(
     """
     x, y = _arrays(x, y)
     _check_diagonal(exclude_diagonal, x, y)
-    threshold = real_parameter("threshold", threshold, 0.0, include_low=True)
+    threshold = real_parameter("threshold", threshold, 0.0, include_low=True, scalar=True)
     terms = Terms(threshold=threshold)
     return _kernel_sums(_zero, x, y, terms, exclude_diagonal, block_size, ring).near
 
@@ -364,6 +365,8 @@ def _arrays(x: Any, y: Any, **others: tuple[Any, tuple[int | str, ...]]) -> tupl
 
 
 def _check_diagonal(exclude_diagonal: bool, x: jax.Array, y: jax.Array) -> None:
+    if not isinstance(exclude_diagonal, bool | np.bool_):
+        raise TypeError(f"exclude_diagonal must be True or False, got {exclude_diagonal!r}")
     if exclude_diagonal and x.shape[0] != y.shape[0]:
         raise ValueError(
             f"exclude_diagonal=True needs as many points in x as in y, got {len(x)} and {len(y)}"
@@ -371,6 +374,4 @@ def _check_diagonal(exclude_diagonal: bool, x: jax.Array, y: jax.Array) -> None:
 
 
 def _epsilon(epsilon: Any) -> Any:
-    if jnp.ndim(epsilon):
-        raise ValueError(f"epsilon must be a scalar, got shape {jnp.shape(epsilon)}")
-    return real_parameter("epsilon", epsilon, 0.0)
+    return real_parameter("epsilon", epsilon, 0.0, scalar=True)

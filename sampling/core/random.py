@@ -9,6 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from shoal.sampling.core._checks import floating_dtype, integer
 
 
 def step_key(key: jax.Array, step: jax.Array | int) -> jax.Array:
@@ -25,8 +28,14 @@ def step_key(key: jax.Array, step: jax.Array | int) -> jax.Array:
     -------
     jax.Array
         Typed key of shape ``()``: what an algorithm's ``step`` receives.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``key`` is not one typed key or ``step`` no integer of at least 0.
     """
-    return jax.random.fold_in(key, step)
+    check_key(key)
+    return jax.random.fold_in(key, _as_step(step))
 
 
 def particle_keys(key: jax.Array, particle_ids: jax.Array) -> jax.Array:
@@ -43,7 +52,19 @@ def particle_keys(key: jax.Array, particle_ids: jax.Array) -> jax.Array:
     -------
     jax.Array
         Typed keys, shape ``(n,)``.
+
+    Raises
+    ------
+    TypeError
+        If ``key`` is not one typed key or ``particle_ids`` no vector of integers.
     """
+    check_key(key)
+    dtype = getattr(particle_ids, "dtype", None)
+    if not jnp.issubdtype(dtype, np.integer) or len(particle_ids.shape) != 1:
+        raise TypeError(
+            "particle_ids must be an array of integers of shape (n,), got "
+            + (repr(particle_ids) if dtype is None else f"{dtype} of shape {particle_ids.shape}")
+        )
     return jax.vmap(jax.random.fold_in, (None, 0))(key, particle_ids)
 
 
@@ -76,8 +97,9 @@ def normal(
 
     Raises
     ------
-    TypeError
-        If ``key`` is not one typed key.
+    TypeError, ValueError
+        If ``key`` is not one typed key, ``particle_ids`` no vector of integers, ``step`` no integer
+        of at least 0, ``shape`` no shape or ``dtype`` not floating.
 
     Examples
     --------
@@ -91,10 +113,21 @@ def normal(
     >>> bool((together[5] == alone[0]).all())
     True
     """
-    check_key(key)
+    if not isinstance(shape, tuple | list):
+        raise TypeError(f"shape must be a tuple of integers, got {shape!r}")
+    sizes = tuple(integer(f"shape={shape}", size, 0) for size in shape)
+    dtype = floating_dtype("dtype", dtype)
     keys = particle_keys(step_key(key, step), particle_ids)
-    draw = lambda k: jax.random.normal(k, shape, dtype or jnp.result_type(float))
-    return jax.vmap(draw)(keys)
+    return jax.vmap(lambda k: jax.random.normal(k, sizes, dtype))(keys)
+
+
+def _as_step(step: Any) -> Any:
+    """Pass on an integer scalar; only Python's and NumPy's are looked at."""
+    if not isinstance(step, jax.Array):
+        return integer("step", step, 0)
+    if step.shape or not jnp.issubdtype(step.dtype, np.integer):
+        raise TypeError(f"step must be an integer, got {step.dtype} of shape {step.shape}")
+    return step
 
 
 def check_key(key: Any, name: str = "key") -> None:

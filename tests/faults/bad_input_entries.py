@@ -1,0 +1,221 @@
+"""Public entry points, each with a kind of bad input for every argument that can be bad.
+
+A new method is one line: `sampler("stein.svgd", stein.svgd, step_size=kind.positive())` gives its
+factory, `replace`, `init` and `step` all rows that apply to their arguments.
+"""
+
+import functools
+import runpy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+
+from shoal.inference import Result, Target, diagnostics, plot, sample
+from shoal.inference.summary import summarize
+from shoal.models import densities, posteriors
+from shoal.sampling import langevin
+from shoal.sampling.core import bandwidth, kernels, pairwise, particles, random
+
+kind = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("bad_input_kinds.py"))))
+KEY, bad = kind.KEY, kind.bad
+
+
+class Entry(NamedTuple):
+    """An entry point as a function of keywords, and the slot of each of them."""
+
+    call: Callable[..., Any]
+    slots: dict[str, Any]
+
+    def good(self) -> dict[str, Any]:
+        """Return the arguments that are fine."""
+        return {name: slot.good for name, slot in self.slots.items()}
+
+
+class Cell(NamedTuple):
+    """One bad value in one argument of one entry point."""
+
+    entry: Entry
+    arguments: dict[str, Any]
+    names: tuple[str, ...]
+    bad: Any
+
+
+def entry(call: Callable[..., Any], **slots: Any) -> Entry:
+    return Entry(call, slots)
+
+
+def cells(entries: dict[str, Entry]) -> Iterator[tuple[str, Cell]]:
+    """Give every bad value of every argument of every entry, by name."""
+    for name, one in entries.items():
+        for argument, slot in one.slots.items():
+            for row, value in slot.bad.items():
+                arguments = {**one.good(), argument: value.make(slot.good)}
+                label = f"{name} | {argument} | {row}"
+                yield label, Cell(one, arguments, slot.names or (argument,), value)
+
+
+def sampler(name: str, factory: Callable[..., Any], **slots: Any) -> dict[str, Entry]:
+    """Return the entries of a sampler: its factory, and what it makes of a log density."""
+
+    def build(log_density: Any, position: Any, key: Any) -> Any:
+        return factory()(log_density).init(position, key)
+
+    def step(key: Any) -> Any:
+        algorithm = factory()(kind.normal)
+        return algorithm.step(key, algorithm.init(jnp.zeros(2), KEY))
+
+    return {
+        name: entry(factory, **slots),
+        f"{name}.replace": entry(lambda **given: factory().replace(**given), **slots),
+        f"{name}.init": entry(
+            build, log_density=kind.log_density(), position=kind.start(),
+            key=kind.Slot(KEY, kind.key().bad if draws_at_start(factory) else {}),
+        ),
+        f"{name}.step": entry(step, key=kind.key()),
+    }  # fmt: skip
+
+
+def draws_at_start(factory: Callable[..., Any]) -> bool:
+    return factory in (langevin.baoab, langevin.obabo)
+
+
+def metric() -> Any:
+    """Return the slot of an inverse mass matrix of two coordinates."""
+    slot = kind.numbers(np.array([1.0, 2.0])).without("None", "empty array")
+    return slot.plus(
+        zero=(0.0, "0.0"),
+        negative_entry=(np.array([1.0, -2.0]), r"\[1\].*-2"),
+        asymmetric=(np.array([[1.0, 0.5], [0.0, 1.0]]), "symmetric"),
+        indefinite=(np.array([[1.0, 2.0], [2.0, 1.0]]), "positive definite"),
+        oblong=(np.ones((2, 3)), r"\(2, 3\)"),
+    )
+
+
+_step = dict(step_size=kind.positive(), inverse_mass_matrix=metric())
+_kinetic = dict(**_step, friction=kind.nonnegative())
+LANGEVIN = {
+    **sampler("langevin.ula", langevin.ula, **_step),
+    **sampler("langevin.mala", langevin.mala, **_step),
+    **sampler("langevin.baoab", langevin.baoab, **_kinetic),
+    **sampler("langevin.obabo", langevin.obabo, **_kinetic),
+}
+
+X, Y = jnp.array([[0.0, 1.0], [2.0, 3.0], [4.0, 6.0]]), jnp.array([[1.0, 1.0], [0.0, 2.0]])
+V, W, LOGS = jnp.ones((2, 2)), jnp.ones(2), jnp.log(jnp.array([0.2, 0.3, 0.5]))
+IDS = jnp.arange(3)
+_array = functools.partial(kind.points, propagates=True)
+_pairs = dict(
+    x=_array(X),
+    y=_array(Y),
+    block_size=kind.count(2).without("NaN").plus(NaN=(float("nan"), "nan")),
+    ring=kind.choice(None),
+)
+_kernel = dict(
+    kernel=kind.Slot(kernels.RBF(1.0), {
+        "number": bad(1.0), "None": bad(None), "text": bad("rbf"),
+        "class": bad(kernels.RBF, "RBF"),
+        "vector parameter": bad(kernels.RBF(np.ones(2)), "scalar parameters"),
+        "returns a vector": bad(lambda x, y: x - y, r"scalar.*\(2,\)"),
+        "returns text": bad(lambda x, y: "near", "scalar.*str"),
+    })
+)  # fmt: skip
+_threshold = kind.nonnegative()
+_weights = kind.shorter(_array(W))
+CORE = {
+    "kernels.RBF": entry(kernels.RBF, bandwidth=kind.positive(one=False)),
+    "kernels.IMQ": entry(
+        kernels.IMQ, bandwidth=kind.positive(one=False), offset=kind.positive(one=False),
+        beta=kind.positive(-0.5, one=False).without("negative", "None").plus(positive=(0.5, "0.5")),
+    ),
+    "kernels.RationalQuadratic": entry(
+        kernels.RationalQuadratic, length_scale=kind.positive(one=False),
+        alpha=kind.positive(one=False),
+    ),
+    "kernels.Matern32": entry(kernels.Matern32, length_scale=kind.positive(one=False)),
+    "kernels.Matern52": entry(kernels.Matern52, length_scale=kind.positive(one=False)),
+    "kernels.Linear": entry(kernels.Linear, bias=kind.nonnegative(one=False)),
+    "kernels.Scaled": entry(
+        kernels.Scaled, scale=kind.positive(one=False),
+        kernel=kind.Slot(kernels.RBF(1.0), {"number": bad(2.0), "text": bad("rbf")}),
+    ),
+    "kernels.Custom": entry(kernels.Custom, function=kind.Slot(len, {"number": bad(2.0)})),
+    "kernels.as_kernel": entry(kernels.as_kernel, kernel=kind.choice(kernels.RBF(1.0))),
+    "pairwise.kernel_matvec": entry(pairwise.kernel_matvec, **_pairs, **_kernel, v=_array(V)),
+    "pairwise.kernel_grad_sum": entry(pairwise.kernel_grad_sum, **_pairs, **_kernel, w=_weights),
+    "pairwise.kernel_matvec_plus_grad_sum": entry(
+        pairwise.kernel_matvec_plus_grad_sum, **_pairs, **_kernel, v=_array(V), w=_weights,
+        threshold=_threshold.without("None"),
+    ),
+    "pairwise.kernel_sum": entry(
+        pairwise.kernel_sum, **_pairs, **_kernel, u=_weights.without("None"),
+        exclude_diagonal=kind.Slot(False, {"unequal sets": bad(True), "text": bad("no")}),
+    ),
+    "pairwise.count_within": entry(
+        pairwise.count_within, **_pairs, threshold=_threshold,
+        exclude_diagonal=kind.Slot(False, {"unequal sets": bad(True), "text": bad("no")}),
+    ),
+    "pairwise.logsumexp": entry(
+        pairwise.logsumexp, **_pairs, bias=_weights, epsilon=kind.positive()
+    ),
+    "pairwise.softmax_mean": entry(
+        pairwise.softmax_mean, **_pairs, bias=_weights, values=_array(V), epsilon=kind.positive()
+    ),
+    "bandwidth.from_rule": entry(
+        bandwidth.from_rule, rule=kind.choice("median_all"), particles=_array(X),
+        block_size=_pairs["block_size"], ring=_pairs["ring"],
+        value=kind.Slot(None, {"number": bad(1.0)}),
+    ),
+    "bandwidth.from_rule('fixed')": entry(
+        lambda **given: bandwidth.from_rule("fixed", **given),
+        particles=kind.points(X).without("NaN in one entry", "inf in one entry"),
+        value=kind.positive(),
+    ),
+    "bandwidth.track": entry(bandwidth.track, particles=_array(X)),
+    "bandwidth.update": entry(
+        functools.partial(bandwidth.update, bandwidth.track(X)),
+        near=kind.points(jnp.ones(3)).without("NaN in one entry", "inf in one entry"),
+    ),
+    "particles.to_matrix": entry(
+        lambda particles: particles_matrix(particles),
+        particles=kind.Slot({"a": X, "b": jnp.zeros(3)}, {
+            "no leaf": bad({}, "no array"), "unequal": bad({"a": X, "b": W}, r"b.*\(2,\)"),
+            "scalar": bad({"a": 1.0}, r"a.*\(\)"), "text": bad({"a": "x"}, "a.*str"),
+            "objects": bad({"a": np.array([None, 1])}, "a.*object"),
+        }),
+    ),
+    "particles.normalize_log_weights": entry(
+        particles.normalize_log_weights, log_weights=_array(LOGS).without("further axis")
+    ),
+    "particles.effective_sample_size": entry(
+        particles.effective_sample_size, log_weights=_array(LOGS).without("further axis")
+    ),
+    "particles.systematic_resampling": entry(
+        particles.systematic_resampling, key=kind.key(), log_weights=kind.points(LOGS),
+        num=kind.count(),
+    ),
+    "random.step_key": entry(random.step_key, key=kind.key(), step=kind.count(lowest=0)),
+    "random.particle_keys": entry(
+        random.particle_keys, key=kind.key(), particle_ids=kind.Slot(IDS, {
+            "fractions": bad(jnp.ones(3), "float32"), "text": bad("all", "str|'all'"),
+            "scalar": bad(jnp.int32(3), r"\(\)"), "None": bad(None),
+        }),
+    ),
+    "random.normal": entry(
+        functools.partial(random.normal, particle_ids=IDS), key=kind.key(),
+        step=kind.count(lowest=0), shape=kind.Slot((2,), {
+            "negative": bad((-2,)), "text": bad("two"), "fraction": bad((2.5,)),
+        }),
+        dtype=kind.Slot(None, {"integer": bad(jnp.int32, "int32"), "text": bad("real")}),
+    ),
+}  # fmt: skip
+
+
+def particles_matrix(value: Any) -> Any:
+    return particles.to_matrix(value)[0]
