@@ -21,14 +21,15 @@ sums over the pairs anyway (`pairwise.kernel_matvec_plus_grad_sum`).
 Every function takes ``where``, bool ``(n,)``: the particles that count, all by default. What the
 others hold, NaN included, changes nothing.
 
-A bandwidth is finite and positive for particles with finite squared distances. Where they coincide and the median is
-zero, or there is one only, or none, it is 1. (The tracked one is 1 for up to one particle; on
-particles that coincide it sinks, as no pair is farther apart, to a floor far below any use:
-`collapsed` tells.) It is NaN where a particle that counts is not finite. No derivative passes
-through.
+A bandwidth is finite and positive for particles with finite squared distances. Where they
+coincide and the median is zero, or there is one only, or none, it is 1. (The tracked one is 1 for
+up to one particle; on particles that coincide it sinks, as no pair is farther apart, to a floor
+far below any use: `collapsed` tells.) It is NaN where a particle that counts is not finite. No
+derivative passes through.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -125,9 +126,10 @@ def _median_bandwidth(
         particles, counts = park_dead(particles, where), np.arange(num + 1)
     count = jnp.sum(where)
     low, high = _middle_ranks(rule, counts)
-    wanted = tuple(jnp.asarray(digits)[count - counts[0]] for digits in _digits(2 * low))
+    *wanted, is_one = (
+        jnp.asarray(table)[count - counts[0]] for table in (*_digits(2 * low), low == high)
+    )
     first, second = _order_statistics(particles, where, wanted, block_size, ring)
-    is_one = jnp.asarray(low == high)[count - counts[0]]
     second = jnp.where(is_one, first, second)
     size = jnp.maximum(count, 2).astype(particles.dtype)
     if rule in ("median_offdiag_log", "median_all_log"):
@@ -168,7 +170,7 @@ def _digits(numbers: Any) -> tuple[Any, Any]:
 def _order_statistics(
     particles: jax.Array,
     where: jax.Array,
-    wanted: tuple[jax.Array, jax.Array],
+    wanted: Sequence[jax.Array],
     block_size: int | None,
     ring: Ring | None,
 ) -> tuple[jax.Array, jax.Array]:
@@ -203,7 +205,7 @@ def _order_statistics(
         out = reduce_pairs(reduction, threshold, (a, index), (c, index), ones, sides, ring)
         return jnp.where(where, out, reduction.identity)
 
-    def at_least(threshold: jax.Array, wanted: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def at_least(threshold: jax.Array, wanted: Sequence[jax.Array]) -> jax.Array:
         return _sums_to_at_least(reduce(Reduction(within, jnp.add, 0, 0), threshold), wanted)
 
     integer = jnp.dtype(f"int{8 * particles.dtype.itemsize}")
@@ -225,7 +227,7 @@ def _order_statistics(
     return jnp.where(finite, first, jnp.nan), jnp.where(finite, second, jnp.nan)
 
 
-def _sums_to_at_least(counts: jax.Array, wanted: tuple[Any, Any]) -> jax.Array:
+def _sums_to_at_least(counts: jax.Array, wanted: Sequence[Any]) -> jax.Array:
     """Whether int32 counts of shape ``(n,)`` sum to the number with the `_digits` ``wanted``."""
     high, low = _digits(counts)
     carried, low = _digits(jnp.sum(low))
@@ -351,9 +353,9 @@ def collapsed(particles: jax.Array, where: jax.Array | None = None) -> jax.Array
     Returns
     -------
     jax.Array
-        bool scalar: whether each coordinate of each particle is within a few units in the last
-        place of the largest coordinate from the first particle. Distances, and a bandwidth made of
-        them, are then rounding errors: `Status.FROZEN`. False for up to one particle, which has no
+        bool scalar: whether no coordinate ranges over more than a few units in the last place of
+        the largest one. Distances, and a bandwidth made of them, are then rounding errors, and a
+        method reports `Status.FROZEN`. False for up to one particle, which has no
         distances, and where a particle is not finite.
 
     Examples
@@ -363,12 +365,12 @@ def collapsed(particles: jax.Array, where: jax.Array | None = None) -> jax.Array
     (True, False)
     """
     particles = real_array("particles", particles, ("n", "d"))
-    count = particles.shape[0]
-    if where is not None:
-        where = check_mask("where", where, particles)
-        particles, count = park_dead(particles, where), jnp.sum(where)
+    where = (
+        jnp.ones(len(particles), bool) if where is None else check_mask("where", where, particles)
+    )
+    particles = park_dead(particles, where)
     rounding = 4 * jnp.finfo(particles.dtype).eps * jnp.max(jnp.abs(particles))
-    return (count > 1) & jnp.all(jnp.abs(particles - particles[0]) <= rounding)
+    return (jnp.sum(where) > 1) & jnp.all(jnp.ptp(particles, axis=0) <= rounding)
 
 
 def _variance(particles: jax.Array, where: jax.Array | None) -> tuple[jax.Array, jax.Array]:

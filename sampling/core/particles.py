@@ -131,7 +131,7 @@ def park_dead(particles: Any, alive: jax.Array) -> Any:
     particles
         Pytree, leaves ``(n, ...)``; rows of the dead may hold anything.
     alive
-        bool ``(n,)``. Where nobody is alive, all stand at the first particle's place.
+        bool ``(n,)``. Where nobody is alive, all stand at zero.
 
     Returns
     -------
@@ -150,9 +150,16 @@ def park_dead(particles: Any, alive: jax.Array) -> Any:
     [2.0, 2.0, 3.0]
     """
     alive = check_mask("alive", alive, particles)
-    first = jnp.argmax(alive)
-    place = lambda leaf: jnp.where(_per_row(alive, leaf), leaf, jax.lax.stop_gradient(leaf[first]))
-    return jax.tree.map(lambda leaf: place(jnp.asarray(leaf)), particles)
+    index = jnp.arange(alive.size)
+    is_first = index == jnp.min(jnp.where(alive, index, alive.size))
+
+    # Sums instead of an index: particles split over devices stay where they are.
+    def place(leaf: Any) -> jax.Array:
+        leaf = jnp.asarray(leaf)
+        first = jnp.sum(jnp.where(_per_row(is_first, leaf), leaf, 0), axis=0, dtype=leaf.dtype)
+        return jnp.where(_per_row(alive, leaf), leaf, jax.lax.stop_gradient(first))
+
+    return jax.tree.map(place, particles)
 
 
 def check_mask(name: str, mask: Any, particles: Any) -> jax.Array:

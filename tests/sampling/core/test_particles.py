@@ -114,7 +114,7 @@ def test_sums_over_nobody_are_zero() -> None:
     [
         ("moves = alive & finite", "moves = finite"),
         ("finite &= jnp.all(", "finite &= jnp.any("),
-        ("jnp.where(_per_row(alive, leaf), leaf, jax", "jnp.where(True, leaf, jax"),
+        ("return jnp.where(_per_row(alive, leaf), leaf", "return jnp.where(True, leaf"),
     ],
 )
 def test_a_seeded_bug_in_masking_is_noticed(
