@@ -7,7 +7,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from shoal.models._density import Density, as_parameter, as_size, float_dtype
+from shoal.models._density import Density, as_parameter, check_draw, float_dtype
+from shoal.sampling.core._checks import integer
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -56,7 +57,7 @@ class Banana(Density):
         self, dim: int = 2, scale: Any = 10.0, curvature: Any = 0.03, *, dtype: Any = None
     ):
         dtype = float_dtype(dtype, scale, curvature)
-        self._dim = as_size(dim, "dim", 2)
+        self._dim = integer("dim", dim, 2)
         self.scale = jnp.asarray(as_parameter(scale, "scale", (0,), positive=True), dtype)
         self.curvature = jnp.asarray(as_parameter(curvature, "curvature", (0,)), dtype)
 
@@ -90,7 +91,7 @@ class Banana(Density):
 
     def sample(self, key: jax.Array, num: int) -> jax.Array:
         """Draw ``num`` exact and independent points, shape ``(num, d)``."""
-        num = as_size(num, "num", 0)
+        num = check_draw(key, num)
         x = jax.random.normal(key, (num, self.dim), self.scale.dtype)
         x = x.at[:, 0].multiply(self.scale)
         return x.at[:, 1].add(-self.curvature * (x[:, 0] ** 2 - self.scale**2))
@@ -139,7 +140,7 @@ class Funnel(Density):
 
     def __init__(self, dim: int = 10, scale: Any = 3.0, *, dtype: Any = None):
         dtype = float_dtype(dtype, scale)
-        self._dim = as_size(dim, "dim", 2)
+        self._dim = integer("dim", dim, 2)
         self.scale = jnp.asarray(as_parameter(scale, "scale", (0,), positive=True), dtype)
 
     @property
@@ -173,7 +174,7 @@ class Funnel(Density):
 
     def sample(self, key: jax.Array, num: int) -> jax.Array:
         """Draw ``num`` exact and independent points, shape ``(num, d)``."""
-        num = as_size(num, "num", 0)
+        num = check_draw(key, num)
         x = jax.random.normal(key, (num, self.dim), self.scale.dtype)
         x = x.at[:, 0].multiply(self.scale)
         return x.at[:, 1:].multiply(jnp.exp(x[:, :1] / 2))

@@ -1,7 +1,6 @@
 """What every analytic density offers, and the early checks of their parameters."""
 
 import abc
-import operator
 from typing import Any
 
 import equinox as eqx
@@ -9,6 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
+
+from shoal.sampling.core._checks import (
+    floating_dtype,
+    integer,
+    real_parameter,
+    real_values,
+)
+from shoal.sampling.core.random import check_key
 
 
 class Density(eqx.Module):
@@ -49,12 +56,13 @@ class Density(eqx.Module):
 
     def _point(self, x: jax.Array) -> jax.Array:
         """Return ``x`` as an array, checked to be one point."""
-        if jnp.shape(x) != (self.dim,):
+        point = real_values("x", x)
+        if point.shape != (self.dim,):
             raise ValueError(
-                f"x must be one point of shape ({self.dim},), got shape {jnp.shape(x)}; "
+                f"x must be one point of shape ({self.dim},), got shape {point.shape}; "
                 "map over many points with jax.vmap"
             )
-        return jnp.asarray(x)
+        return jnp.asarray(point)
 
 
 def float_dtype(dtype: Any, *values: Any) -> Any:
@@ -70,7 +78,7 @@ def float_dtype(dtype: Any, *values: Any) -> Any:
         dtype = np.result_type(*floating) if floating else default
         if dtype == np.float64:
             dtype = default
-    dtype = np.dtype(dtype)
+    dtype = floating_dtype("dtype", dtype)
     if dtype not in (np.float32, np.float64):
         raise ValueError(f"dtype must be float32 or float64, got {dtype}")
     if dtype == np.float64 and default != np.float64:
@@ -97,30 +105,22 @@ def as_parameter(value: Any, name: str, ndims: tuple[int, ...], positive: bool =
         If its number of axes is not in ``ndims``, an axis is empty, or an entry is not finite or,
         with ``positive``, not above zero.
     """
-    array = value if is_traced(value) else np.asarray(value)
-    if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
-        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    array = real_values(name, value)
     if array.ndim not in ndims or 0 in array.shape:
         wanted = " or ".join(map(str, ndims))
         raise ValueError(f"{name} must be a non-empty array with {wanted} axes, got {array.shape}")
     if is_traced(value):
         return array
-    array = array.astype(np.float64)
-    if not np.all(np.isfinite(array)) or (positive and np.any(array <= 0)):
-        kind = "positive and finite" if positive else "finite"
-        raise ValueError(f"{name} must be {kind}, got {value!r}")
-    return array
+    array = np.asarray(array, np.float64)
+    if positive:
+        return real_parameter(name, array, 0.0, wanted="positive and finite")
+    return real_parameter(name, array)
 
 
-def as_size(value: Any, name: str, smallest: int) -> int:
-    """Return ``value`` as an int of at least ``smallest``, or raise naming ``name``."""
-    try:
-        size = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
-    if size < smallest:
-        raise ValueError(f"{name} must be at least {smallest}, got {size}")
-    return size
+def check_draw(key: Any, num: Any) -> int:
+    """Return the number of draws asked for, at least 0; raise for that or a key that is none."""
+    check_key(key)
+    return integer("num", num, 0)
 
 
 def cholesky_factor(matrices: Any, name: str) -> Any:

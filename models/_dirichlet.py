@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import digamma, gammaln, polygamma
 
-from shoal.models._density import Density, as_parameter, as_size, float_dtype
+from shoal.models._density import Density, as_parameter, check_draw, float_dtype
 
 
 def _as_concentration(concentration: Any, dtype: Any) -> jax.Array:
@@ -90,7 +90,8 @@ class Dirichlet(Density):
         inside = jnp.all(proportions > 0)
         safe = jnp.where(inside, proportions, 1)
         value = jnp.sum((self.concentration - 1) * jnp.log(safe))
-        return jnp.where(inside, value, -jnp.inf)
+        # A point that is not a number is not outside: NaN, as of every other density.
+        return jnp.where(inside, value, jnp.where(jnp.isnan(jnp.sum(x)), jnp.nan, -jnp.inf))
 
     def sample(self, key: jax.Array, num: int) -> jax.Array:
         """Draw ``num`` exact and independent points, shape ``(num, d)``."""
@@ -174,5 +175,5 @@ class UnconstrainedDirichlet(Density):
 
 def _log_gamma_draws(key: jax.Array, concentration: jax.Array, num: int) -> jax.Array:
     """Draw log gammas ``(num, d + 1)``: in logs, so that small concentrations do not underflow."""
-    shape = (as_size(num, "num", 0), concentration.shape[0])
+    shape = (check_draw(key, num), concentration.shape[0])
     return jax.random.loggamma(key, concentration, shape, concentration.dtype)

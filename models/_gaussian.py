@@ -10,12 +10,14 @@ import numpy as np
 from shoal.models._density import (
     Density,
     as_parameter,
-    as_size,
+    check_draw,
     cholesky_factor,
     float_dtype,
     inverse_factor,
     is_traced,
 )
+from shoal.sampling.core._checks import integer
+from shoal.sampling.core.random import check_key
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -129,7 +131,7 @@ class Gaussian(Density):
 
     def sample(self, key: jax.Array, num: int) -> jax.Array:
         """Draw ``num`` exact and independent points, shape ``(num, d)``."""
-        num = as_size(num, "num", 0)
+        num = check_draw(key, num)
         noise = jax.random.normal(key, (num, self.dim), self.loc.dtype)
         if self.scale.ndim == 2:
             return self.loc + jnp.matmul(noise, self.scale.T, precision="highest")
@@ -160,9 +162,10 @@ def ill_conditioned_gaussian(
     Raises
     ------
     TypeError, ValueError
-        If ``dim`` or ``condition_number`` is not as above.
+        If an argument is not as above.
     """
-    dim = as_size(dim, "dim", 2)
+    check_key(key)
+    dim = integer("dim", dim, 2)
     condition = as_parameter(condition_number, "condition_number", (0,))
     if not is_traced(condition) and condition < 1:
         raise ValueError(f"condition_number must be at least 1, got {condition_number!r}")
@@ -285,7 +288,7 @@ class GaussianMixture(Density):
 
     def sample(self, key: jax.Array, num: int) -> jax.Array:
         """Draw ``num`` exact and independent points, shape ``(num, d)``."""
-        num = as_size(num, "num", 0)
+        num = check_draw(key, num)
         key_component, key_noise = jax.random.split(key)
         component = jax.random.categorical(key_component, jnp.log(self.weights), shape=(num,))
         noise = jax.random.normal(key_noise, (num, self.dim), self.locs.dtype)

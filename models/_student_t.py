@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import gammaln
 
-from shoal.models._density import Density, as_parameter, as_size, float_dtype, is_traced
+from shoal.models._density import Density, as_parameter, check_draw, float_dtype, is_traced
 from shoal.models._gaussian import Gaussian, location_and_scale
 
 
@@ -95,7 +95,7 @@ class StudentT(Density):
 
     def sample(self, key: jax.Array, num: int) -> jax.Array:
         """Draw ``num`` exact and independent points, shape ``(num, d)``."""
-        num = as_size(num, "num", 0)
+        num = check_draw(key, num)
         key_noise, key_scale = jax.random.split(key)
         centred = self.gaussian.sample(key_noise, num) - self.gaussian.mean
         # In logs, so that a tiny df, whose chi² underflows, gives far points and not infinite ones.

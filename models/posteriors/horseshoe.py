@@ -23,6 +23,7 @@ import numpyro.distributions as dist
 from sklearn.datasets import load_diabetes
 
 from shoal.models.posteriors.posterior import Posterior, as_data, standardize
+from shoal.sampling.core._checks import real_parameter
 
 
 def horseshoe(
@@ -79,8 +80,8 @@ def horseshoe_regression(expected_nonzero: float = 3.0) -> Posterior:
 
     Raises
     ------
-    ValueError
-        If ``expected_nonzero`` is out of range.
+    TypeError, ValueError
+        If ``expected_nonzero`` is no number in that range.
 
     Examples
     --------
@@ -89,6 +90,7 @@ def horseshoe_regression(expected_nonzero: float = 3.0) -> Posterior:
     ((442, 10), (442,))
     """
     features, response = _load()
+    real_parameter("expected_nonzero", expected_nonzero, scalar=True)
     if not 0 < expected_nonzero < features.shape[1]:
         raise ValueError(
             f"expected_nonzero must be above 0 and below {features.shape[1]}, the number of "

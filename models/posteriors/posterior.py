@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from shoal.sampling.core._checks import check_finite, real_values
+
 
 class Posterior(NamedTuple):
     """A NumPyro model with real data.
@@ -44,14 +46,10 @@ def as_data(values: Any, name: str, ndim: int) -> np.ndarray:
     TypeError, ValueError
         If ``values`` is not real, has not ``ndim`` axes or an entry is not finite.
     """
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    array = np.asarray(real_values(name, values))
     if array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} axes, got shape {array.shape}")
-    if not np.all(np.isfinite(array)):
-        where = np.argwhere(~np.isfinite(array))[0].tolist()
-        raise ValueError(f"{name} must be finite, but entry {where} is {array[tuple(where)]}")
+    check_finite(name, array)
     return array.astype(jnp.result_type(float))
 
 

@@ -45,7 +45,8 @@ def eight_schools(centred: bool = False) -> Posterior:
     Parameters
     ----------
     centred
-        True samples ``theta`` itself, a hard funnel; False samples it standardised.
+        True samples ``theta`` itself, a hard funnel; False samples it standardised. Anything else
+        raises ``TypeError``.
 
     Examples
     --------
@@ -53,6 +54,8 @@ def eight_schools(centred: bool = False) -> Posterior:
     >>> posterior.kwargs["y"].tolist()
     [28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0]
     """
+    if not isinstance(centred, bool):
+        raise TypeError(f"centred must be True or False, got {centred!r}")
     return Posterior(
         model=centred_schools if centred else non_centred_schools,
         args=(as_data(_STANDARD_ERRORS, "sigma", 1),),

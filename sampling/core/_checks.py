@@ -21,20 +21,22 @@ def real_parameter(
     high: float = math.inf,
     include_low: bool = False,
     scalar: bool = False,
+    wanted: str = "",
 ) -> Any:
     """Pass on finite real numbers between ``low`` and ``high``, ends excluded.
 
-    ``scalar`` refuses arrays with axes. A Python integer becomes a float: it would be baked into
-    compiled programs, to which a float is an argument. Raises ``TypeError`` or ``ValueError``.
+    ``scalar`` refuses arrays with axes; ``wanted`` says in words what the bounds are. A Python
+    integer becomes a float: it would be baked into compiled programs, to which a float is an
+    argument. Raises ``TypeError`` or ``ValueError``.
     """
-    array = _real(name, value)
+    array = real_values(name, value)
     if scalar and array.ndim:
         raise ValueError(f"{name} must be a scalar, got shape {array.shape}")
     bounds = [f"{'>=' if include_low else '>'} {low:g}"] * (low > -math.inf)
     bounds += [f"< {high:g}"] * (high < math.inf)
     above = operator.ge if include_low else operator.gt
     is_good = lambda array: above(array, low) & (array < high) & np.isfinite(array)
-    check_entries(name, array, is_good, " and ".join(["finite", *bounds]))
+    check_entries(name, array, is_good, wanted or " and ".join(["finite", *bounds]))
     return float(value) if isinstance(value, int) else value
 
 
@@ -109,8 +111,8 @@ def check_entries(name: str, value: Any, is_good: Callable[[np.ndarray], Any], w
     bad = ~np.asarray(is_good(array))
     if bad.any():
         where = np.argwhere(bad)[0].tolist()
-        shown = f"{array[tuple(where)]} at {where}" if where else repr(array.item())
-        raise ValueError(f"{name} must be {wanted}, got {shown}")
+        shown = f"but entry {where} is {array[tuple(where)]}" if where else f"got {array.item()!r}"
+        raise ValueError(f"{name} must be {wanted}, {shown}")
 
 
 def check_finite(name: str, value: Any) -> None:
@@ -147,22 +149,17 @@ def check_position(name: str, position: Any) -> None:
             check_finite(label, leaf)
 
 
-def check_numeric(name: str, value: Any) -> None:
-    """Raise ``TypeError`` unless a leaf is a number or an array of numbers."""
-    dtype = getattr(value, "dtype", None)
-    if not (isinstance(value, int | float) if dtype is None else jnp.issubdtype(dtype, np.number)):
-        what = type(value).__name__ if dtype is None else f"dtype {dtype}"
-        raise TypeError(f"{name} must be an array of numbers, got {what}")
-
-
-def _real(name: str, value: Any) -> Any:
-    """Return a value as an array of real numbers, or as it is where it is traced; else raise."""
-    if isinstance(value, jax.core.Tracer):
-        return value
-    try:
-        array = np.asarray(value)
-    except ValueError:  # lists of uneven lists
-        raise TypeError(f"{name} must be a real number, got {value!r}") from None
-    if not (jnp.issubdtype(array.dtype, np.integer) or jnp.issubdtype(array.dtype, jnp.floating)):
-        raise TypeError(f"{name} must be a real number, got {value!r}")
-    return array
+def real_values(name: str, value: Any) -> Any:
+    """Return real numbers as an array, or as they are where they are one; else raise."""
+    if hasattr(value, "dtype"):
+        array = value
+    else:
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            raise TypeError(f"{name} must hold rows of one length, got {value!r}") from None
+    if jnp.issubdtype(array.dtype, np.integer) or jnp.issubdtype(array.dtype, jnp.floating):
+        return array
+    if array.ndim:
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    raise TypeError(f"{name} must be a real number, got {value!r}")

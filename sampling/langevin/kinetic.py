@@ -37,8 +37,9 @@ from shoal.sampling.core.algorithm import (
     Status,
     proposal_status,
 )
+from shoal.sampling.core.random import check_key
 from shoal.sampling.langevin.metric import Metric, as_metric
-from shoal.sampling.langevin.options import check_positive
+from shoal.sampling.langevin.options import check_positive, evaluate_start
 
 
 class KineticState(NamedTuple):
@@ -183,12 +184,13 @@ def _build(
             raise ValueError(
                 "key is None, but a kinetic sampler draws its momentum: give init a key"
             )
-        x, unravel = ravel_pytree(position)
-        metric.check(x.size)
-        value, score = jax.value_and_grad(lambda flat: log_density(unravel(flat)))(x)
-        return KineticState(position, jax.random.normal(key, x.shape, x.dtype), value, score)
+        check_key(key)
+        value, score = evaluate_start(log_density, position, metric)
+        momentum = jax.random.normal(key, score.shape, score.dtype)
+        return KineticState(position, momentum, value, score)
 
     def step(key: jax.Array, state: KineticState) -> tuple[KineticState, KineticInfo]:
+        check_key(key)
         x, unravel = ravel_pytree(state.position)
         value_and_score = jax.value_and_grad(lambda flat: log_density(unravel(flat)))
         h = jnp.asarray(step_size, x.dtype)

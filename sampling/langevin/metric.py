@@ -6,6 +6,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from shoal.sampling.core._checks import real_parameter
+
 
 class Metric(eqx.Module):
     """An inverse mass matrix M = L Lᵀ, held by L.
@@ -47,20 +49,25 @@ def as_metric(inverse_mass_matrix: Any) -> Metric:
 
     Raises
     ------
-    ValueError
-        If the shape is impossible or, for concrete values, the matrix is not positive definite.
+    TypeError, ValueError
+        If it is not real, the shape is impossible or, for concrete values, the matrix is not
+        positive definite.
     """
     if isinstance(inverse_mass_matrix, Metric):
         return inverse_mass_matrix
-    value = jnp.asarray(1.0 if inverse_mass_matrix is None else inverse_mass_matrix)
+    given = 1.0 if inverse_mass_matrix is None else inverse_mass_matrix
+    value = jnp.asarray(real_parameter("inverse_mass_matrix", given))
     if not jnp.issubdtype(value.dtype, jnp.floating):
         value = value.astype(jnp.result_type(float))
     if value.ndim > 2 or (value.ndim == 2 and value.shape[0] != value.shape[1]):
         raise ValueError(
             f"inverse_mass_matrix must be a scalar, (d,) or (d, d), got shape {value.shape}"
         )
-    factor = jnp.linalg.cholesky(value) if value.ndim == 2 else jnp.sqrt(value)
-    if not isinstance(factor, jax.core.Tracer) and not _is_positive(value, factor):
+    if value.ndim < 2:
+        real_parameter("inverse_mass_matrix", value, 0.0, wanted="positive and finite")
+        return Metric(jnp.sqrt(value))
+    factor = jnp.linalg.cholesky(value)
+    if not isinstance(factor, jax.core.Tracer) and not _is_factor(factor, value):
         raise ValueError(
             "inverse_mass_matrix must be symmetric positive definite (positive, for a scalar or a "
             f"diagonal), got {inverse_mass_matrix}"
@@ -68,7 +75,6 @@ def as_metric(inverse_mass_matrix: Any) -> Metric:
     return Metric(factor)
 
 
-def _is_positive(value: jax.Array, factor: jax.Array) -> bool:
-    diagonal = jnp.diagonal(factor) if factor.ndim == 2 else factor
-    symmetric = value.ndim < 2 or bool(jnp.allclose(value, value.T, rtol=1e-4))
-    return symmetric and bool(jnp.isfinite(factor).all() & (diagonal > 0).all())
+def _is_factor(factor: jax.Array, value: jax.Array) -> bool:
+    symmetric = bool(jnp.allclose(value, value.T, rtol=1e-4))
+    return symmetric and bool(jnp.isfinite(factor).all() & (jnp.diagonal(factor) > 0).all())

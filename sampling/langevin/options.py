@@ -1,26 +1,15 @@
-"""Early checks of the hyperparameters that Langevin samplers share."""
+"""Early checks that Langevin samplers share: of hyperparameters, and of where a chain starts."""
 
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
+from jax.flatten_util import ravel_pytree
 
-
-def _check_positive(value: Any, name: str, allow_zero: bool) -> Any:
-    if isinstance(value, jax.core.Tracer):
-        return value
-    concrete = np.asarray(value)
-    if not np.issubdtype(concrete.dtype, np.number) or np.issubdtype(
-        concrete.dtype, np.complexfloating
-    ):
-        raise TypeError(f"{name} must be a real number, got {value!r}")
-    lowest = "non-negative" if allow_zero else "positive"
-    if not np.all(np.isfinite(concrete)) or np.any(concrete < 0 if allow_zero else concrete <= 0):
-        raise ValueError(f"{name} must be {lowest} and finite, got {value!r}")
-    # A Python int would be baked into compiled programs; a float is an argument to them.
-    return float(value) if isinstance(value, int) else value
+from shoal.sampling.core._checks import check_finite, check_position, real_parameter, real_scalar
+from shoal.sampling.core.algorithm import LogDensity, Position
+from shoal.sampling.langevin.metric import Metric
 
 
 @functools.cache
@@ -30,4 +19,33 @@ def check_positive(name: str, allow_zero: bool = False) -> Callable[[Any], Any]:
     It raises ``TypeError`` for what is no real number and ``ValueError`` for one out of range,
     naming ``name`` and the value. Cached, so that equal checks are identical objects.
     """
-    return functools.partial(_check_positive, name=name, allow_zero=allow_zero)
+    wanted = "non-negative and finite" if allow_zero else "positive and finite"
+    return functools.partial(
+        real_parameter, name, low=0.0, include_low=allow_zero, scalar=True, wanted=wanted
+    )
+
+
+def evaluate_start(
+    log_density: LogDensity, position: Position, metric: Metric
+) -> tuple[jax.Array, jax.Array]:
+    """Return log density and score, flat, of a start.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``log_density`` is no function to a floating scalar, ``position`` holds no floats or
+        does not fit the metric, or (unless traced) a number of either is not finite: a chain
+        would never leave from there.
+    """
+    if not callable(log_density):
+        raise TypeError(f"log_density must be callable, got {type(log_density).__name__}")
+    check_position("position", position)
+    x, unravel = ravel_pytree(position)
+    metric.check(x.size)
+    evaluate = lambda flat: real_scalar("log_density", log_density(unravel(flat)))
+    value, score = jax.value_and_grad(evaluate)(x)
+    check_finite("log_density at the start", value)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(unravel(score)):
+        where = f"position{jax.tree_util.keystr(path)}"
+        check_finite(f"the gradient of log_density in {where} at the start", leaf)
+    return value, score

@@ -29,8 +29,9 @@ from shoal.sampling.core.algorithm import (
     Status,
     proposal_status,
 )
+from shoal.sampling.core.random import check_key
 from shoal.sampling.langevin.metric import Metric, as_metric
-from shoal.sampling.langevin.options import check_positive
+from shoal.sampling.langevin.options import check_positive, evaluate_start
 
 
 class OverdampedState(NamedTuple):
@@ -163,6 +164,7 @@ def _sampler(
 
 def _build_ula(log_density: LogDensity, step_size: Any, inverse_mass_matrix: Metric) -> Algorithm:
     def step(key: jax.Array, state: OverdampedState) -> tuple[OverdampedState, OverdampedInfo]:
+        check_key(key)
         proposal, log_acceptance, status = _propose(
             log_density, step_size, inverse_mass_matrix, key, state
         )
@@ -175,6 +177,7 @@ def _build_ula(log_density: LogDensity, step_size: Any, inverse_mass_matrix: Met
 
 def _build_mala(log_density: LogDensity, step_size: Any, inverse_mass_matrix: Metric) -> Algorithm:
     def step(key: jax.Array, state: OverdampedState) -> tuple[OverdampedState, OverdampedInfo]:
+        check_key(key)
         key_noise, key_accept = jax.random.split(key)
         proposal, log_acceptance, status = _propose(
             log_density, step_size, inverse_mass_matrix, key_noise, state
@@ -190,10 +193,7 @@ def _build_mala(log_density: LogDensity, step_size: Any, inverse_mass_matrix: Me
 
 def _init(log_density: LogDensity, metric: Metric) -> Any:
     def init(position: Position, key: jax.Array | None = None) -> OverdampedState:
-        x, unravel = ravel_pytree(position)
-        metric.check(x.size)
-        value, score = jax.value_and_grad(lambda flat: log_density(unravel(flat)))(x)
-        return OverdampedState(position, value, score)
+        return OverdampedState(position, *evaluate_start(log_density, position, metric))
 
     return init
 
