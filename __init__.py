@@ -11,14 +11,19 @@ from shoal._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from shoal import inference as inference, models as models, sampling as sampling
-    from shoal.inference import Result as Result, Target as Target, sample as sample
+    from shoal.inference import (
+        Result as Result,
+        Target as Target,
+        enable_compilation_cache as enable_compilation_cache,
+        sample as sample,
+    )
     from shoal.sampling import core as core, langevin as langevin
 else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
         {
             "shoal": ["inference", "models", "sampling"],
-            "shoal.inference": ["Result", "Target", "sample"],
+            "shoal.inference": ["Result", "Target", "enable_compilation_cache", "sample"],
             "shoal.sampling": ["core", "langevin"],
         },
     )

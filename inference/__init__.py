@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         SamplingWarning as SamplingWarning,
         sample as sample,
     )
+    from shoal.inference.cache import enable_compilation_cache as enable_compilation_cache
     from shoal.inference.result import Result as Result
     from shoal.inference.target import Target as Target
 else:
@@ -22,6 +23,7 @@ else:
         {
             "shoal.inference": ["diagnostics", "plot", "run"],
             "shoal.inference._sample": ["SamplingError", "SamplingWarning", "sample"],
+            "shoal.inference.cache": ["enable_compilation_cache"],
             "shoal.inference.result": ["Result"],
             "shoal.inference.target": ["Target"],
         },

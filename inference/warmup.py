@@ -175,29 +175,31 @@ def tune_mclmc(
     ``num_steps`` is about what the tuning takes in all: it uses a tenth of the run length it is
     told for each of its three parts and a thirtieth more.
     """
-    import blackjax
-
-    kernel = blackjax.mcmc.mclmc.build_kernel()
-
-    @eqx.filter_jit
-    def tune(chains: Chains, states: Any, key: jax.Array) -> Any:
-        def one(state: Any, key: jax.Array) -> Any:
-            return blackjax.mclmc_find_L_and_step_size(
-                kernel, 3 * num_steps, state, key, logdensity_fn=chains.target.log_density
-            )
-
-        return jax.vmap(one)(states, particle_keys(key, chains.ids))
-
-    states, tuned, steps_taken = tune(chains, states, key)
+    states, tuned, steps_taken = _tune_mclmc(chains, states, key, int(num_steps))
     sampler = chains.sampler.replace(
         L=tuned.L, step_size=tuned.step_size, inverse_mass_matrix=tuned.inverse_mass_matrix
     )
     return states, sampler, int(steps_taken[0])
 
 
+# One compiled program for all calls with as many steps: an int is static here.
+@eqx.filter_jit
+def _tune_mclmc(chains: Chains, states: Any, key: jax.Array, num_steps: int) -> Any:
+    import blackjax
+
+    kernel = blackjax.mcmc.mclmc.build_kernel()
+
+    def one(state: Any, key: jax.Array) -> Any:
+        return blackjax.mclmc_find_L_and_step_size(
+            kernel, 3 * num_steps, state, key, logdensity_fn=chains.target.log_density
+        )
+
+    return jax.vmap(one)(states, particle_keys(key, chains.ids))
+
+
 def _with_step_size(sampler: Sampler, step_size: jax.Array) -> Sampler:
-    old = sampler.parameters["step_size"]
-    return sampler.replace(step_size=jnp.asarray(step_size, jnp.result_type(old)))
+    step_size = step_size.astype(jnp.result_type(sampler.parameters["step_size"]))
+    return jax.vmap(lambda s, h: s.replace(step_size=h))(sampler, step_size)
 
 
 def _expand(inverse_mass_matrix: Any, dim: int, metric: str | None, dtype: Any) -> jax.Array:
