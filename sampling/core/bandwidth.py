@@ -99,7 +99,7 @@ def from_rule(
         raise ValueError(f"value is for rule='fixed' and needed there, got {value!r} for {rule!r}")
     where = None if where is None else check_mask("where", where, particles)
     if rule == "fixed":
-        return jnp.asarray(real_parameter("value", value, 0.0), particles.dtype)
+        return jnp.asarray(real_parameter("value", value, 0.0, scalar=True), particles.dtype)
     return _median_bandwidth(
         jax.lax.stop_gradient(particles),
         where,

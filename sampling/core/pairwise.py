@@ -98,7 +98,7 @@ def kernel_matvec(
     >>> [round(value, 3) for value in out.tolist()]
     [1.0, 0.368]
     """
-    x, y, v = _arrays(x, y, v=(v, ("n",) if jnp.ndim(v) == 1 else ("n", "p")))
+    x, y, v = _arrays(x, y, v=(v, _columns(v)))
     terms = Terms(values=v.reshape(v.shape[0], -1))
     total = _kernel_sums(kernel, x, y, terms, False, block_size, ring).total
     return total.reshape(-1, *v.shape[1:])
@@ -307,8 +307,7 @@ def softmax_mean(
         Shape ``(m,)`` or ``(m, p)``. NaN where every bias is -inf: a mean
         over nothing.
     """
-    rank = ("n",) if jnp.ndim(values) == 1 else ("n", "p")
-    x, y, bias, values = _arrays(x, y, bias=(bias, ("n",)), values=(values, rank))
+    x, y, bias, values = _arrays(x, y, bias=(bias, ("n",)), values=(values, _columns(values)))
     columns = values.reshape(values.shape[0], -1)
     epsilon = _epsilon(epsilon)
     mean = log_normaliser_and_mean(
@@ -362,6 +361,11 @@ def _arrays(x: Any, y: Any, **others: tuple[Any, tuple[int | str, ...]]) -> tupl
         arrays.append(real_array(name, value, wanted))
     dtype = jnp.result_type(*arrays)
     return tuple(array.astype(dtype) for array in arrays)
+
+
+def _columns(values: Any) -> tuple[str, ...]:
+    """Return the shape wanted of values: one column or several."""
+    return ("n",) if getattr(values, "ndim", None) == 1 else ("n", "p")
 
 
 def _check_diagonal(exclude_diagonal: bool, x: jax.Array, y: jax.Array) -> None:

@@ -21,7 +21,9 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from shoal.sampling.core._checks import check_entries, integer, real_array, real_values
 from shoal.sampling.core.algorithm import Status
+from shoal.sampling.core.random import check_key
 
 
 def to_matrix(particles: Any) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
@@ -41,8 +43,9 @@ def to_matrix(particles: Any) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
 
     Raises
     ------
-    ValueError
-        If there are no leaves or they disagree on ``n``; the message names the leaf.
+    TypeError, ValueError
+        If there are no leaves, one holds no real numbers or they disagree on ``n``; the message
+        names the leaf.
 
     Examples
     --------
@@ -54,6 +57,8 @@ def to_matrix(particles: Any) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
     leaves = jax.tree_util.tree_leaves_with_path(particles)
     if not leaves:
         raise ValueError("particles has no array in it; give a pytree of arrays of shape (n, ...)")
+    for path, leaf in leaves:
+        real_values(f"particles{jax.tree_util.keystr(path)}", leaf)
     num = {jnp.shape(leaf)[:1] for _, leaf in leaves}
     if len(num) > 1 or () in num:
         shapes = {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in leaves}
@@ -184,8 +189,11 @@ def _per_row(mask: jax.Array, leaf: Any) -> jax.Array:
 def normalize_log_weights(log_weights: jax.Array) -> jax.Array:
     """Shift log-weights of shape ``(..., n)`` so that the weights sum to one on the last axis.
 
-    Weights that are all zero (every log-weight -inf) become uniform: they say nothing.
+    Weights that are all zero (every log-weight -inf) become uniform: they say nothing. One that is
+    NaN or inf makes all of its row NaN. Raises ``TypeError`` or ``ValueError`` for what is no array
+    of floats.
     """
+    log_weights = real_array("log_weights", log_weights, (..., "n"))
     total = jax.nn.logsumexp(log_weights, axis=-1, keepdims=True)
     uniform = -jnp.log(jnp.asarray(log_weights.shape[-1], log_weights.dtype))
     dead = total == -jnp.inf
@@ -228,12 +236,21 @@ def systematic_resampling(
     jax.Array
         int32 indices, shape ``(num,)``, ascending.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above; or, unless traced, for a log-weight that is NaN or inf:
+        indices could not tell of it.
+
     References
     ----------
     Douc, Cappé, Moulines, "Comparison of resampling schemes for particle filtering", ISPA 2005,
     section 2.4.
     """
-    num = log_weights.shape[0] if num is None else num
+    check_key(key)
+    log_weights = real_array("log_weights", log_weights, ("n",))
+    check_entries("log_weights", log_weights, lambda logs: logs < jnp.inf, "numbers below inf")
+    num = log_weights.shape[0] if num is None else integer("num", num)
     weights = jnp.exp(normalize_log_weights(log_weights))
     # Dividing by the last partial sum makes it exactly one, so that rounding cannot send the
     # last point beyond the last particle that has a weight.

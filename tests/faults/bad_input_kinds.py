@@ -1,12 +1,14 @@
 """Kinds of bad arguments: for each kind of slot, bad values and what a message must say of them.
 
+The tables of entry points are the files beside this one.
+
 A slot of an entry point is made by one of the functions at the end, from a good value. A bad
 value that depends on the good one (a NaN in an array of its shape) is a function of it.
 """
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +24,7 @@ class Bad(NamedTuple):
     make: Callable[[Any], Any]
     says: str
     propagates: bool = False  # the call returns, and NaN shows in what it returns
+    is_own: bool = False  # the user's own function raises: its exception passes through
 
 
 class Slot(NamedTuple):
@@ -41,6 +44,11 @@ class Slot(NamedTuple):
         more = {name.replace("_", " "): bad(*row) for name, row in rows.items()}
         return self._replace(bad={**self.bad, **more})
 
+    def propagating(self, row: str) -> "Slot":
+        """Return the slot where one row shows as NaN in what is returned."""
+        rows = {**self.bad, row: self.bad[row]._replace(propagates=True)}
+        return self._replace(bad=rows).without("inf in one entry")
+
     def called(self, *names: str) -> "Slot":
         """Return the slot with other names for messages, in place of the argument's."""
         return self._replace(names=names)
@@ -55,7 +63,7 @@ _KEYS = {
     "old-style key": bad(jax.random.PRNGKey(0), "typed key.*uint32"),
     "integer": bad(0, "typed key.*int"),
     "text": bad("seed", "typed key.*str"),
-    "None": bad(None, "typed key.*NoneType"),
+    "None": bad(None, "typed key.*NoneType|key is None"),
     "several keys": bad(jax.random.split(KEY, 4), r"shape \(4,\)"),
 }
 _COUNTS = {
@@ -79,7 +87,7 @@ _NUMBERS = {
     "object": bad(object(), "object"),
     "ragged": bad([[1.0], [1.0, 2.0]], r"\[\[1.0\], \[1.0, 2.0\]\]"),
 }
-_ONE_NUMBER = {"vector": bad(np.array([0.5, 0.25, 0.125]), r"shape \(3,\)|0\.125")}
+_ONE_NUMBER = {"vector": bad(np.array([0.5, 0.25, 0.125]), r"\(3,\)|0\.125")}
 
 
 def _with(value: float) -> Callable[[Any], Any]:
@@ -114,13 +122,13 @@ def _dtypes(strict: bool) -> dict[str, Bad]:
         "array of objects": Bad(of_dtype(object), "object"),
         "text": bad("points", "points|str|<U6"),
         "None": bad(None, "None|object"),
-        "empty array": Bad(lambda good: jnp.zeros((0, *np.shape(good)[1:])), r"\(0|empty"),
+        "empty array": Bad(lambda good: jnp.zeros((0, *np.shape(good)[1:])), r"\(0|empty|got 0"),
         "further axis": Bad(lambda good: np.ones((2, *np.shape(good))).astype("f4"), "shape|axes"),
     }
     if strict:
         rows["integer array"] = Bad(of_dtype(np.int32), "int32")
     else:
-        rows["ragged"] = bad([[1.0], [1.0, 2.0]], "inhomogeneous|ragged")
+        rows["ragged"] = bad([[1.0], [1.0, 2.0]], "rows of one length")
     return rows
 
 
@@ -144,8 +152,8 @@ _DENSITIES = {
     "complex": bad(lambda x: jnp.sum(x) * (1 + 1j), "complex64"),
     "text": bad(lambda x: "high", "str|'high'"),
     "None returned": bad(lambda x: None, "None"),
-    "raises": bad(_raising, "no such table"),
-    "Python float of the point": bad(lambda x: float(x[0]), "float|concrete"),
+    "raises": bad(_raising, "no such table")._replace(is_own=True),
+    "Python float of the point": bad(lambda x: float(x[0]), "`float`")._replace(is_own=True),
 }
 _STARTS = {
     "integer": bad(jnp.zeros(2, int), "float.*int32"),
@@ -203,11 +211,8 @@ def choice(good: Any, wrong: Any = "of course") -> Slot:
 
 def points(good: Any, propagates: bool = False) -> Slot:
     """Return the slot of a floating array; a ``propagates`` one turns NaN into NaN."""
-    rows = {**_values(good), **_dtypes(strict=True)}
-    if propagates:
-        rows["NaN in one entry"] = rows["NaN in one entry"]._replace(propagates=True)
-        del rows["inf in one entry"]
-    return Slot(good, rows)
+    slot = Slot(good, {**_values(good), **_dtypes(strict=True)})
+    return slot.propagating("NaN in one entry") if propagates else slot
 
 
 def numbers(good: Any) -> Slot:
@@ -228,3 +233,37 @@ def log_density() -> Slot:
 def start() -> Slot:
     """Return the slot of a position."""
     return Slot(jnp.zeros(2), _STARTS)
+
+
+class Entry(NamedTuple):
+    """An entry point as a function of keywords, and the slot of each of them."""
+
+    call: Callable[..., Any]
+    slots: dict[str, Any]
+
+    def good(self) -> dict[str, Any]:
+        """Return the arguments that are fine."""
+        return {name: slot.good for name, slot in self.slots.items()}
+
+
+class Cell(NamedTuple):
+    """One bad value in one argument of one entry point."""
+
+    entry: Entry
+    arguments: dict[str, Any]
+    names: tuple[str, ...]
+    bad: Any
+
+
+def entry(call: Callable[..., Any], **slots: Any) -> Entry:
+    return Entry(call, slots)
+
+
+def cells(entries: dict[str, Entry]) -> Iterator[tuple[str, Cell]]:
+    """Give every bad value of every argument of every entry, by name."""
+    for name, one in entries.items():
+        for argument, slot in one.slots.items():
+            for row, value in slot.bad.items():
+                arguments = {**one.good(), argument: value.make(slot.good)}
+                label = f"{name} | {argument} | {row}"
+                yield label, Cell(one, arguments, slot.names or (argument,), value)

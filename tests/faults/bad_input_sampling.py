@@ -1,4 +1,4 @@
-"""Public entry points, each with a kind of bad input for every argument that can be bad.
+"""Samplers and the core: every public function with a kind of bad input for each argument.
 
 A new method is one line: `sampler("stein.svgd", stein.svgd, step_size=kind.positive())` gives its
 factory, `replace`, `init` and `step` all rows that apply to their arguments.
@@ -6,62 +6,23 @@ factory, `replace`, `init` and `step` all rows that apply to their arguments.
 
 import functools
 import runpy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 
-from shoal.inference import Result, Target, diagnostics, plot, sample
-from shoal.inference.summary import summarize
-from shoal.models import densities, posteriors
 from shoal.sampling import langevin
 from shoal.sampling.core import bandwidth, kernels, pairwise, particles, random
+from shoal.sampling.core.particles import to_matrix
 
 kind = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("bad_input_kinds.py"))))
-KEY, bad = kind.KEY, kind.bad
+KEY, bad, entry = kind.KEY, kind.bad, kind.entry
 
 
-class Entry(NamedTuple):
-    """An entry point as a function of keywords, and the slot of each of them."""
-
-    call: Callable[..., Any]
-    slots: dict[str, Any]
-
-    def good(self) -> dict[str, Any]:
-        """Return the arguments that are fine."""
-        return {name: slot.good for name, slot in self.slots.items()}
-
-
-class Cell(NamedTuple):
-    """One bad value in one argument of one entry point."""
-
-    entry: Entry
-    arguments: dict[str, Any]
-    names: tuple[str, ...]
-    bad: Any
-
-
-def entry(call: Callable[..., Any], **slots: Any) -> Entry:
-    return Entry(call, slots)
-
-
-def cells(entries: dict[str, Entry]) -> Iterator[tuple[str, Cell]]:
-    """Give every bad value of every argument of every entry, by name."""
-    for name, one in entries.items():
-        for argument, slot in one.slots.items():
-            for row, value in slot.bad.items():
-                arguments = {**one.good(), argument: value.make(slot.good)}
-                label = f"{name} | {argument} | {row}"
-                yield label, Cell(one, arguments, slot.names or (argument,), value)
-
-
-def sampler(name: str, factory: Callable[..., Any], **slots: Any) -> dict[str, Entry]:
+def sampler(name: str, factory: Callable[..., Any], **slots: Any) -> dict[str, Any]:
     """Return the entries of a sampler: its factory, and what it makes of a log density."""
 
     def build(log_density: Any, position: Any, key: Any) -> Any:
@@ -88,7 +49,7 @@ def draws_at_start(factory: Callable[..., Any]) -> bool:
 
 def metric() -> Any:
     """Return the slot of an inverse mass matrix of two coordinates."""
-    slot = kind.numbers(np.array([1.0, 2.0])).without("None", "empty array")
+    slot = kind.numbers(np.array([1.0, 2.0])).without("None", "empty array", "further axis")
     return slot.plus(
         zero=(0.0, "0.0"),
         negative_entry=(np.array([1.0, -2.0]), r"\[1\].*-2"),
@@ -111,10 +72,17 @@ X, Y = jnp.array([[0.0, 1.0], [2.0, 3.0], [4.0, 6.0]]), jnp.array([[1.0, 1.0], [
 V, W, LOGS = jnp.ones((2, 2)), jnp.ones(2), jnp.log(jnp.array([0.2, 0.3, 0.5]))
 IDS = jnp.arange(3)
 _array = functools.partial(kind.points, propagates=True)
+
+
+def _finite(good: Any) -> Any:
+    """Return the slot of an array in which NaN has a meaning that the docstring gives."""
+    return kind.points(good).without("NaN in one entry", "inf in one entry")
+
+
 _pairs = dict(
     x=_array(X),
     y=_array(Y),
-    block_size=kind.count(2).without("NaN").plus(NaN=(float("nan"), "nan")),
+    block_size=kind.count(2).without("bool"),
     ring=kind.choice(None),
 )
 _kernel = dict(
@@ -123,11 +91,15 @@ _kernel = dict(
         "class": bad(kernels.RBF, "RBF"),
         "vector parameter": bad(kernels.RBF(np.ones(2)), "scalar parameters"),
         "returns a vector": bad(lambda x, y: x - y, r"scalar.*\(2,\)"),
-        "returns text": bad(lambda x, y: "near", "scalar.*str"),
     })
 )  # fmt: skip
 _threshold = kind.nonnegative()
 _weights = kind.shorter(_array(W))
+_ensemble, _other = kind.Slot(X, {}), kind.Slot(X + 1, {"other shape": bad(Y, r"\(2, 2\)")})
+_mask = kind.Slot(jnp.array([True, False, True]), {
+    "numbers": bad(jnp.ones(3), "float32"), "None": bad(None, "NoneType"),
+    "list": bad([True, False, True], "list"), "too short": bad(jnp.array([True]), r"\(1,\)"),
+})  # fmt: skip
 CORE = {
     "kernels.RBF": entry(kernels.RBF, bandwidth=kind.positive(one=False)),
     "kernels.IMQ": entry(
@@ -158,7 +130,7 @@ CORE = {
         exclude_diagonal=kind.Slot(False, {"unequal sets": bad(True), "text": bad("no")}),
     ),
     "pairwise.count_within": entry(
-        pairwise.count_within, **_pairs, threshold=_threshold,
+        pairwise.count_within, **{**_pairs, "x": _finite(X), "y": _finite(Y)}, threshold=_threshold,
         exclude_diagonal=kind.Slot(False, {"unequal sets": bad(True), "text": bad("no")}),
     ),
     "pairwise.logsumexp": entry(
@@ -174,19 +146,19 @@ CORE = {
     ),
     "bandwidth.from_rule('fixed')": entry(
         lambda **given: bandwidth.from_rule("fixed", **given),
-        particles=kind.points(X).without("NaN in one entry", "inf in one entry"),
+        particles=_finite(X),
         value=kind.positive(),
     ),
     "bandwidth.track": entry(bandwidth.track, particles=_array(X)),
     "bandwidth.update": entry(
         functools.partial(bandwidth.update, bandwidth.track(X)),
-        near=kind.points(jnp.ones(3)).without("NaN in one entry", "inf in one entry"),
+        near=_finite(jnp.ones(3)),
     ),
     "particles.to_matrix": entry(
-        lambda particles: particles_matrix(particles),
+        lambda particles: to_matrix(particles)[0],
         particles=kind.Slot({"a": X, "b": jnp.zeros(3)}, {
             "no leaf": bad({}, "no array"), "unequal": bad({"a": X, "b": W}, r"b.*\(2,\)"),
-            "scalar": bad({"a": 1.0}, r"a.*\(\)"), "text": bad({"a": "x"}, "a.*str"),
+            "scalar": bad({"a": 1.0}, r"a.*\(\)"), "text": bad({"a": "x"}, "a.*'x'"),
             "objects": bad({"a": np.array([None, 1])}, "a.*object"),
         }),
     ),
@@ -199,6 +171,10 @@ CORE = {
     "particles.systematic_resampling": entry(
         particles.systematic_resampling, key=kind.key(), log_weights=kind.points(LOGS),
         num=kind.count(),
+    ),
+    "particles.keep_finite": entry(particles.keep_finite, old=_ensemble, new=_other, alive=_mask),
+    "particles.park_dead": entry(
+        particles.park_dead, particles=kind.Slot({"a": X}, {}), alive=_mask
     ),
     "random.step_key": entry(random.step_key, key=kind.key(), step=kind.count(lowest=0)),
     "random.particle_keys": entry(
@@ -216,6 +192,4 @@ CORE = {
     ),
 }  # fmt: skip
 
-
-def particles_matrix(value: Any) -> Any:
-    return particles.to_matrix(value)[0]
+ENTRIES = {**LANGEVIN, **CORE}
