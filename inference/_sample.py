@@ -1,26 +1,24 @@
 """The front door: draws from a NumPyro model or a log density, with any sampler."""
 
-import functools
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from shoal import _canary
-from shoal._version import __version__
-from shoal.inference.chains import Chains, Step, broadcast
-from shoal.inference.gradients import GradientCost, gradient_cost
-from shoal.inference.result import Result, status_counts
-from shoal.inference.run import Finished, Progress, run
-from shoal.inference.samplers import as_sampler
+from shoal.inference import _recipe
+from shoal.inference._draw import Conduct, Options, Plan, draw, split_key
+from shoal.inference._journal import Checkpoint, Lock, as_checkpoint
+from shoal.inference._recipe import Model
+from shoal.inference.interruption import Interruption
+from shoal.inference.progress import Progress
+from shoal.inference.result import Result
 from shoal.inference.starts import as_target, check_starts, initial_positions
-from shoal.inference.warmup import make_warmup, tune_mclmc
-from shoal.sampling.core.algorithm import Status
 from shoal.sampling.core.random import check_key
 
 
@@ -34,10 +32,6 @@ class SamplingError(RuntimeError):
     def __init__(self, message: str, result: Result) -> None:
         super().__init__(message)
         self.result = result
-
-
-# A chain that rejected fewer proposals than this in a row is not called stuck.
-_ENOUGH_STEPS = 20
 
 
 def sample(
@@ -55,9 +49,14 @@ def sample(
     tune_metric: str | None = "diagonal",
     target_acceptance: float | None = None,
     progress: bool | Callable[[Progress], Any] = True,
+    checkpoint: str | Path | Checkpoint | None = None,
+    mesh: Mesh | None = None,
     on_failure: str = "warn",
 ) -> Result:
     """Draw from a posterior.
+
+    The first Ctrl-C (SIGINT) or SIGTERM ends the run after the current chunk and returns what was
+    drawn, with ``outcome="interrupted"``; the second one raises ``KeyboardInterrupt`` at once.
 
     Parameters
     ----------
@@ -95,6 +94,15 @@ def sample(
         default.
     progress
         True for a live line, False for silence, or a function that receives a `Progress`.
+    checkpoint
+        Folder to save the run to, every ten seconds and at its end, or a `Checkpoint` that says
+        more. The same call with the same folder continues where the run was when it was killed or
+        interrupted, bit for bit, and returns at once if it was finished; with a larger
+        ``num_samples`` it goes on from there. See also `resume`.
+    mesh
+        Mesh of one axis, such as ``jax.make_mesh((jax.device_count(),), ("chains",))``, over whose
+        devices to split the chains. They never communicate. With several processes each one gets
+        all draws.
     on_failure
         When chains got stuck or steps met densities that are not finite: ``"warn"``, ``"raise"``
         (`SamplingError`, which holds the result) or ``"ignore"``. Counts are in the result anyhow.
@@ -107,7 +115,9 @@ def sample(
     ------
     TypeError, ValueError
         If an argument is impossible, or a start is: the message names the argument, the leaf, the
-        chain and the value.
+        chain and the value. If ``checkpoint`` holds another run, or is damaged.
+    BlockingIOError
+        If another process works in ``checkpoint``.
 
     Examples
     --------
@@ -135,197 +145,106 @@ def sample(
         raise ValueError(f"target_acceptance must lie in (0, 1), got {target_acceptance!r}")
     _canary.warn_if_wrong()
 
+    folder = as_checkpoint(checkpoint)
     target = as_target(model, tuple(model_args), dict(model_kwargs or {}), init)
-    # One key for each purpose; all that follows folds in chain and step.
-    key_starts, key_init, key_warmup, key_run = jax.random.split(key, 4)
-    positions = initial_positions(target, init, num_chains, key_starts)
+    positions = initial_positions(target, init, num_chains, split_key(key)[0])
     check_starts(target, positions)
-    kernel, own_target = as_sampler(sampler, positions)
-    chains = Chains(broadcast(kernel, num_chains), target, jnp.arange(num_chains))
-    states = _init_states(chains, positions, key_init)
-    cost = _gradient_cost(chains, states)
-
-    chains, states, warm = _warm_up(
-        chains, states, key_warmup, num_warmup, sampler, target_acceptance or own_target,
-        tune_metric, progress,
-    )  # fmt: skip
-    finished = run(
-        key_run, chains, states, num_samples * thin, first_step=num_warmup, keep=_keep,
-        tally=_tally, thin=thin, phase="sampling", describe=_describe, progress=progress,
-    )  # fmt: skip
-    result = _collect(target, chains, finished, warm, cost, num_chains)
-    result.attributes.update(
-        inference_library="shoal",
-        inference_library_version=__version__,
-        sampler=_name(sampler),
-        num_warmup=num_warmup,
-        thin=thin,
-        key=str(jax.random.key_data(key).tolist()),
-        warmup_time=warm.seconds if warm else 0.0,
-        sampling_time=finished.seconds,
-        compile_time=finished.compile_seconds + (warm.compile_seconds if warm else 0.0),
-    )
-    _complain(result, np.asarray(finished.tally["moved"]), on_failure)
-    return result
+    options = Options(num_chains, num_warmup, num_samples, thin, tune_metric, target_acceptance)
+    plan = Plan(key, target, sampler, positions, options)
+    given = Model(model, tuple(model_args), dict(model_kwargs or {}))
+    return _conduct(plan, given, Conduct(mesh, folder, progress), on_failure)
 
 
-def _keep(states: Any, step: Step) -> Any:
-    return states.position, step.statistics, step.status
-
-
-def _tally(states: Any, step: Step) -> dict[str, jax.Array]:
-    codes = jnp.arange(len(Status), dtype=jnp.int8)
-    tally = {
-        "status": jnp.sum(step.status[:, None] == codes, axis=0, dtype=jnp.int32),
-        "moved": step.moved.astype(jnp.int32),
-    }
-    for name in ("acceptance_rate", "n_steps"):
-        if name in step.statistics:
-            tally[name] = jnp.sum(step.statistics[name], axis=0)
-    return tally
-
-
-def _tally_warmup(state: Any, step: Step) -> dict[str, jax.Array]:
-    return _tally(state.chains, step)
-
-
-def _describe(tally: dict[str, jax.Array], steps: int) -> str:
-    num_chains = tally["moved"].shape[0]
-    words = []
-    if "acceptance_rate" in tally:
-        words.append(f"acceptance {float(tally['acceptance_rate']) / steps / num_chains:.2f}")
-    words.append(f"{int(tally['status'][Status.DIVERGENCE])} divergences")
-    trouble = int(tally["status"][1:].sum() - tally["status"][Status.DIVERGENCE])
-    if trouble:
-        words.append(f"{trouble} steps rejected as not finite")
-    return ", ".join(words)
-
-
-@eqx.filter_jit
-def _init_states(chains: Chains, positions: Any, key: jax.Array) -> Any:
-    return chains.init(positions, key)
-
-
-def _gradient_cost(chains: Chains, states: Any) -> GradientCost | None:
-    """Cost of a step of one chain; None where it cannot be counted."""
-    first = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)
-    try:
-        return gradient_cost(first(chains.sampler), chains.target.log_density, first(states))
-    except TypeError:
-        return None
-
-
-def _num_gradients(cost: GradientCost | None, finished: Finished | None) -> int | None:
-    if finished is None:
-        return 0
-    if cost is None or (cost.per_iteration and "n_steps" not in finished.tally):
-        return None
-    steps = int(np.sum(finished.tally["status"]))
-    iterations = int(np.sum(finished.tally.get("n_steps", 0)))
-    return cost.per_step * steps + cost.per_iteration * iterations
-
-
-def _warm_up(
-    chains: Chains,
-    states: Any,
-    key: jax.Array,
-    num_steps: int,
-    sampler: Any,
-    target_acceptance: float | None,
-    tune_metric: str | None,
-    progress: Any,
-) -> tuple[Chains, Any, Finished | None]:
-    """Run the warm-up that suits the sampler; return tuned chains, their states and the record."""
-    if num_steps == 0:
-        return chains, states, None
-    if isinstance(sampler, str) and sampler == "mclmc":
-        start = time.perf_counter()
-        states, tuned, steps = tune_mclmc(chains, states, key, num_steps)
-        counts = np.zeros(len(Status), int)
-        counts[Status.OK] = steps * chains.ids.size
-        # One compiled call: what of its time was compiling is not known.
-        record = Finished(states, None, {"status": counts}, time.perf_counter() - start, 0.0)
-        return eqx.tree_at(lambda c: c.sampler, chains, tuned), states, record
-    options = dict(phase="warm-up", describe=_describe, progress=progress)
-    if target_acceptance is None or "step_size" not in chains.sampler.parameters:
-        record = run(key, chains, states, num_steps, tally=_tally, **options)
-        return chains, record.state, record
-    warmup = make_warmup(chains, num_steps, target_acceptance, tune_metric)
-    record = run(key, warmup, warmup.init(states), num_steps, tally=_tally_warmup, **options)
-    tuned = warmup.final_sampler(record.state)
-    return eqx.tree_at(lambda c: c.sampler, chains, tuned), record.state.chains, record
-
-
-def _collect(
-    target: Any,
-    chains: Chains,
-    finished: Finished,
-    warm: Finished | None,
-    cost: GradientCost | None,
-    num_chains: int,
+def resume(
+    checkpoint: str | Path | Checkpoint,
+    model: Callable | Any = None,
+    sampler: Any = None,
+    *,
+    model_args: Sequence[Any] | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
+    num_samples: int | None = None,
+    progress: bool | Callable[[Progress], Any] = True,
+    mesh: Mesh | None = None,
+    on_failure: str = "warn",
 ) -> Result:
-    """Bring draws to the constrained space and to (chain, draw, ...)."""
-    positions, statistics, status = finished.kept
-    posterior = constrain_draws(target, positions)
-    swap = lambda leaf: np.swapaxes(np.asarray(leaf), 0, 1)
-    sample_stats = {name: swap(leaf) for name, leaf in statistics.items()}
-    sample_stats["status"] = swap(status)
-    if "step_size" in chains.sampler.parameters:
-        step_size = np.asarray(chains.sampler.parameters["step_size"])
-        sample_stats["step_size"] = np.broadcast_to(
-            step_size[:, None], sample_stats["lp"].shape
-        ).copy()
-    warmup_gradients = _num_gradients(cost, warm)
-    return Result(
-        posterior={name: swap(leaf) for name, leaf in posterior.items()},
-        sample_stats=sample_stats,
-        num_gradients=_num_gradients(cost, finished),
-        num_gradients_warmup=None if warmup_gradients is None else warmup_gradients + num_chains,
-        status=status_counts(finished.tally["status"]),
-        status_warmup=status_counts(warm.tally["status"] if warm else np.zeros(len(Status), int)),
-        parameters=jax.tree.map(np.asarray, chains.sampler.parameters),
-        target=target,
+    """Continue a run of `sample` from its folder.
+
+    The draws are those of a run that was never interrupted, bit for bit, on the same machine with
+    the same versions and numbers of chains on a device.
+
+    Parameters
+    ----------
+    checkpoint
+        The folder given to `sample`, or a `Checkpoint`.
+    model, sampler
+        Needed only where the folder cannot tell: it stores a model by its name, which is looked up
+        among the functions of imported modules, and a sampler of this package or one given by name.
+    model_args, model_kwargs
+        Needed only where they were not arrays and numbers in lists, tuples and dicts.
+    num_samples
+        Draws from each chain in all; more than before makes the run longer.
+    progress, mesh, on_failure
+        As in `sample`. The number of devices may be another one than before.
+
+    Returns
+    -------
+    Result
+        All draws, those made before too.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds no run.
+    ValueError
+        If the folder is damaged, if the model or its data have changed, or if something is to be
+        given that the folder cannot tell; the message says what.
+    BlockingIOError
+        If another process works in the folder.
+
+    Examples
+    --------
+    >>> import tempfile, jax, jax.numpy as jnp
+    >>> from shoal.inference import resume, sample
+    >>> density = lambda x: -0.5 * jnp.sum(x**2)
+    >>> quiet = dict(progress=False)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     first = sample(
+    ...         jax.random.key(0), density, "mala", init=jnp.zeros(2), num_warmup=20,
+    ...         num_samples=30, checkpoint=folder, **quiet,
+    ...     )
+    ...     longer = resume(folder, density, num_samples=50, **quiet)
+    >>> longer.posterior["position"].shape
+    (4, 50, 2)
+    """
+    folder = as_checkpoint(checkpoint)
+    if folder is None:
+        raise TypeError("checkpoint is None: name the folder of the run to continue")
+    if num_samples is not None:
+        _check_numbers(num_samples=num_samples)
+    _check_choice("on_failure", on_failure, ("warn", "raise", "ignore"))
+    _canary.warn_if_wrong()
+    plan, given = _recipe.read(
+        Path(folder.directory), model, model_args, model_kwargs, sampler, num_samples
     )
+    return _conduct(plan, given, Conduct(mesh, folder, progress), on_failure)
 
 
-@eqx.filter_jit
-def constrain_draws(target: Any, positions: Any) -> dict[str, jax.Array]:
-    """Constrain positions with two leading axes; rows are mapped, so that memory stays bounded."""
-    return jax.lax.map(jax.vmap(target.constrain), positions)
-
-
-def _complain(result: Result, moved: np.ndarray, on_failure: str) -> None:
-    """Speak up about stuck chains and steps that went wrong."""
-    problems = []
-    total = sum(result.status.values())
-    stuck = np.flatnonzero(moved == 0)
-    if stuck.size and total >= _ENOUGH_STEPS * len(moved):
-        problems.append(
-            f"chains {stuck.tolist()} never moved: every proposal was rejected; try a smaller "
-            "step_size or a longer warm-up"
-        )
-    bad = {name: n for name, n in result.status.items() if n and name != Status.OK.name.lower()}
-    # Proposals outside a bounded support are an ordinary rejection, not a fault.
-    bad.pop(Status.OUTSIDE_SUPPORT.name.lower(), None)
-    for name, count in bad.items():
-        problems.append(f"in {count} of {total} steps {Status[name.upper()].sentence}")
-    if not problems or on_failure == "ignore":
-        return
-    message = "; ".join(problems)
-    if on_failure == "raise":
-        raise SamplingError(message, result)
-    warnings.warn(message, SamplingWarning, stacklevel=3)
-
-
-def _name(sampler: Any) -> str:
-    if isinstance(sampler, str):
-        return sampler
-    if isinstance(sampler, functools.partial):
-        sampler = sampler.func
-    build = getattr(sampler, "build", sampler)
-    word = dict(getattr(sampler, "options", ())).get("word")
-    name = word or getattr(build, "__name__", None) or type(build).__name__
-    return str(name).removeprefix("_build_").lower()
+def _conduct(plan: Plan, given: Model, conduct: Conduct, on_failure: str) -> Result:
+    """Draw, in the run's folder if there is one, and speak up about what went wrong."""
+    with ExitStack() as stack:
+        stack.enter_context(Interruption())
+        folder = conduct.checkpoint
+        if folder is not None:
+            stack.enter_context(Lock(Path(folder.directory)))
+            _recipe.write(Path(folder.directory), plan, given, folder.allow_changed_target)
+        result, problems = draw(plan, conduct)
+    if result.outcome == "interrupted" and folder is not None:
+        problems.append(f"resume({str(folder.directory)!r}) continues")
+    if problems and on_failure == "raise" and result.outcome != "interrupted":
+        raise SamplingError("; ".join(problems), result)
+    if problems and on_failure != "ignore":
+        warnings.warn("; ".join(problems), SamplingWarning, stacklevel=3)
+    return result
 
 
 def _check_numbers(lowest: int = 1, **numbers: Any) -> None:

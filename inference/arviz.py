@@ -71,7 +71,7 @@ def save(result: "Result", path: str | Path) -> Path:
         groups["sample_stats"]["log_weight"] = np.asarray(result.log_weights)
     record = {
         name: getattr(result, name)
-        for name in ("num_gradients", "num_gradients_warmup", "status", "status_warmup")
+        for name in ("outcome", "num_gradients", "num_gradients_warmup", "status", "status_warmup")
     }
     record["attributes"] = result.attributes
     # Written beside the target and renamed, so that a failure leaves an older file whole.

@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from shoal.inference.devices import Layout
 from shoal.sampling.core.algorithm import Sampler, Status
 from shoal.sampling.core.random import particle_keys
 
@@ -58,6 +59,10 @@ class Chains(eqx.Module):
     sampler: Sampler
     target: Any
     ids: jax.Array
+
+    def layout(self, states: Any) -> Layout:
+        """Tell the driver that all but the target has a leading chain axis."""
+        return Layout(Chains(True, False, True), True)  # type: ignore[arg-type]
 
     def init(self, positions: Any, key: jax.Array) -> Any:
         """Return the states of all chains at ``positions`` (leading chain axis)."""

@@ -32,8 +32,8 @@ _LARGEST_HEADER = 2**24
 _BLOCK = 2**20
 _LARGEST_RANK = 32
 _DTYPES = frozenset(
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 "
-    "float16 bfloat16 float32 float64 complex64 complex128".split()
+    ("bool", "float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+    + tuple(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))
 )
 
 
@@ -105,8 +105,12 @@ def save(path: str | Path, tree: Any, meta: dict[str, Any] | None = None) -> str
     leaves, records = [], []
     for name, leaf in _named_leaves(tree):
         array, generator = _raw(name, leaf)
-        record = {"path": name, "dtype": array.dtype.name, "shape": list(array.shape)}
-        record["nbytes"] = array.nbytes
+        record = {
+            "path": name,
+            "dtype": array.dtype.name,
+            "shape": list(array.shape),
+            "nbytes": array.nbytes,
+        }
         if generator is not None:
             record["generator"] = generator
         leaves.append(array)
@@ -176,7 +180,7 @@ def read(path: str | Path) -> Contents:
         arrays, generators = {}, {}
         for leaf in leaves:
             array = np.empty(leaf["shape"], jnp.dtype(leaf["dtype"]))
-            file.readinto(array.reshape(-1).view(np.uint8).data)  # type: ignore[attr-defined]
+            file.readinto(array.reshape(-1).view(np.uint8).data)
             arrays[leaf["path"]] = array
             if "generator" in leaf:
                 generators[leaf["path"]] = leaf["generator"]
@@ -239,7 +243,7 @@ def _wrapped(contents: Contents, name: str) -> Any:
     if generator is None:
         return array
     try:
-        return jax.random.wrap_key_data(array, impl=generator)
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=generator)
     except (TypeError, ValueError) as error:
         raise ForeignCheckpoint(f"leaf {name} holds no key of {generator!r} ({error})") from error
 

@@ -21,6 +21,8 @@ class Result:
     sample_stats
         NumPy arrays ``(chain, draw)`` by ArviZ's names: ``lp`` (log density of the unconstrained
         position), ``acceptance_rate``, ``diverging``, ``status`` and what else the sampler reports.
+    outcome
+        ``"completed"``, or ``"interrupted"`` where a signal ended the run before its last draw.
     num_gradients
         Gradient evaluations after warm-up, summed over chains; None where they cannot be counted.
     num_gradients_warmup
@@ -43,6 +45,7 @@ class Result:
 
     posterior: dict[str, np.ndarray]
     sample_stats: dict[str, np.ndarray]
+    outcome: str = "completed"
     num_gradients: int | None = None
     num_gradients_warmup: int | None = None
     status: dict[str, int] = field(default_factory=dict)
@@ -115,8 +118,3 @@ class Result:
                     sentence = Status[name.upper()].sentence
                     lines.append(f"{phase}: in {count} of {total} steps {sentence}")
         return "\n".join(lines)
-
-
-def status_counts(totals: Any) -> dict[str, int]:
-    """Name the counts of an array indexed by `Status`."""
-    return {status.name.lower(): int(totals[status]) for status in Status}

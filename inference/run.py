@@ -1,73 +1,42 @@
 """The driver: one loop on the host that every long computation of the package goes through.
 
-The loop hands the device chunks of about a tenth of a second. Between chunks it is in Python, so it
-can show progress, and stop; inside a chunk it is one compiled loop. The number of steps in a chunk
-is an argument of the compiled program: one compilation serves every length, and since randomness
-depends on the absolute step alone, the result is bitwise the same whatever the lengths were.
+The loop hands the devices chunks of about a tenth of a second. Between chunks it is in Python, so
+that it can show progress, save, and stop when asked to; inside a chunk it is one compiled loop. The
+number of steps in a chunk is an argument of the compiled program: one compilation serves every
+length, and since randomness depends on the absolute step alone, the result is bitwise the same
+whatever the lengths were, and wherever the run was interrupted and continued.
 """
 
-import functools
-import time
+import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
+from jax.sharding import Mesh
 
-from shoal.sampling.core.random import step_key
+from shoal.inference._chunk import as_arrays, as_state, make_program
+from shoal.inference._journal import Checkpoint, Lock, as_checkpoint
+from shoal.inference._work import Finished, Size, Work
+from shoal.inference.interruption import Interruption
+from shoal.inference.progress import Progress, Reporter
+from shoal.sampling.core.random import check_key
 
-CHUNK_SECONDS = 0.1
-_LARGEST_GROWTH = 8
-
-
-class Progress(NamedTuple):
-    """What a progress callback receives after every chunk.
-
-    Attributes
-    ----------
-    phase
-        Name of the computation, such as ``"warm-up"``.
-    done, total
-        Steps finished and steps asked for.
-    seconds
-        Time spent in steps so far, compilation apart.
-    compile_seconds
-        Time spent compiling.
-    summary
-        Live statistics in words, such as ``"acceptance 0.57"``.
-    """
-
-    phase: str
-    done: int
-    total: int
-    seconds: float
-    compile_seconds: float
-    summary: str
+__all__ = ["Checkpoint", "Finished", "Progress", "RunError", "RunWarning", "nothing", "run"]
 
 
-class Finished(NamedTuple):
-    """What a run leaves.
+class RunWarning(UserWarning):
+    """The run ended, but something in it deserves attention."""
 
-    Attributes
-    ----------
-    state
-        The algorithm's last state.
-    kept
-        What ``keep`` returned at every ``thin``-th step, stacked on a new leading axis, or None.
-    tally
-        What ``tally`` returned, summed over all steps in NumPy's int64 and float64, or None.
-    seconds, compile_seconds
-        Wall time of the steps and of compiling.
-    """
 
-    state: Any
-    kept: Any
-    tally: Any
-    seconds: float
-    compile_seconds: float
+class RunError(RuntimeError):
+    """The run went wrong and ``on_failure="raise"``; ``finished`` holds what was done."""
+
+    def __init__(self, message: str, finished: Finished) -> None:
+        super().__init__(message)
+        self.finished = finished
 
 
 def nothing(state: Any, info: Any) -> None:
@@ -85,13 +54,18 @@ def run(
     keep: Callable[[Any, Any], Any] = nothing,
     tally: Callable[[Any, Any], Any] = nothing,
     thin: int = 1,
+    until: Callable[[Any], jax.Array] | None = None,
     phase: str = "running",
     describe: Callable[[Any, int], str] | None = None,
     progress: bool | Callable[[Progress], Any] = False,
+    checkpoint: str | Path | Checkpoint | None = None,
+    mesh: Mesh | None = None,
+    on_failure: str = "warn",
 ) -> Finished:
     """Run an algorithm for a number of steps, in chunks.
 
-    Step t uses the key ``step_key(key, first_step + t)``.
+    Step t uses the key ``step_key(key, first_step + t)``. The first SIGINT (Ctrl-C) or SIGTERM ends
+    the run after the chunk, saved, with what is done; the second at once.
 
     Parameters
     ----------
@@ -99,7 +73,10 @@ def run(
         Run key, a typed key of shape ``()``.
     algorithm
         Has ``step(key, state) -> (state, info)``. Its arrays and floats, if it is a pytree, are
-        arguments of the compiled program: other values compile nothing.
+        arguments of the compiled program: other values compile nothing. ``info.status``, if there
+        is one, holds a `Status` code for each particle; they are counted. ``state.alive``, if there
+        is one, tells which particles of an ensemble count; when more than a tenth are dead, the run
+        stops at that step.
     state
         The state to start from, a pytree of arrays. It is copied.
     num_steps
@@ -113,13 +90,37 @@ def run(
         ``tally(state, info) -> pytree`` of numbers to sum over all steps; likewise.
     thin
         Store every ``thin``-th step.
+    until
+        ``until(state) -> bool scalar``; looked at before every ``thin``-th step, it ends the run
+        when true. Not for independent particles on a mesh, which know nothing of each other.
     phase, describe, progress
-        ``progress`` is False, True for a line with the name ``phase`` and the words
-        ``describe(tally, steps_done)``, or a function that receives a `Progress` after every chunk.
+        ``progress`` is False, True for a line with the name ``phase``, the words
+        ``describe(tally, steps_done)`` and the failures, or a function that receives a
+        `shoal.inference.progress.Progress` after every chunk.
+    checkpoint
+        Folder of this run alone, or a `Checkpoint` that says more. If a run was saved there, it is
+        continued and must be this one: same algorithm, data, key and thinning. It may have become
+        longer.
+    mesh
+        Mesh of one axis over whose devices to split the particles. With it, arrays come back as
+        NumPy's; all processes of a mesh get all of them. An algorithm of independent particles
+        tells by ``layout(state) -> shoal.inference.devices.Layout`` which of its arrays hold
+        particles, and what it returns, keeps and tallies has a leading particle axis (a tally
+        without one is summed over devices); any other is an ensemble, whose ``position`` has one.
+    on_failure
+        When steps went wrong: ``"warn"`` (`RunWarning`), ``"raise"`` (`RunError`, which holds what
+        was done) or ``"ignore"``. They are counted anyhow.
 
     Returns
     -------
     Finished
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is impossible, or ``checkpoint`` holds another run.
+    BlockingIOError
+        If another process works in ``checkpoint``.
 
     Examples
     --------
@@ -133,109 +134,42 @@ def run(
     >>> run(jax.random.key(0), algorithm, state, 100, keep=position).kept.shape
     (100, 2)
     """
-    algorithm, state = jax.tree.map(_as_array, (algorithm, state))
-    state = jax.tree.map(jnp.copy, state)
-    one_step = functools.partial(_one_step, tally)
-    info, _ = eqx.filter_eval_shape(one_step, algorithm, state, key)
-    info = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), info)
-    rows = num_steps // thin
-    record = eqx.filter_eval_shape(keep, state, info)
-    kept = jax.tree.map(lambda s: jnp.zeros((rows, *s.shape), s.dtype), record)
-
-    carry = (state, info, kept)
-    fixed = (algorithm, key, jnp.asarray(first_step), jnp.asarray(thin))
-    with _Reporter(phase, num_steps, describe, progress) as reporter:
-        start = time.perf_counter()
-        # A chunk of no rows compiles the program and changes nothing.
-        none = jnp.asarray(0)
-        carry, counts = jax.block_until_ready(_run_chunk((*fixed, none, none), carry, tally, keep))
-        totals = _widen(counts)
-        compile_seconds = time.perf_counter() - start
-        done, size, seconds = 0, 1, 0.0
-        while done < rows:
-            stop = min(rows, done + size)
-            start = time.perf_counter()
-            bounds = jnp.asarray(done), jnp.asarray(stop)
-            carry, counts = jax.block_until_ready(_run_chunk((*fixed, *bounds), carry, tally, keep))
-            totals = jax.tree.map(np.add, totals, _widen(counts))
-            elapsed = time.perf_counter() - start
-            per_row = elapsed / (stop - done)
-            done, seconds = stop, seconds + elapsed
-            size = max(1, min(_LARGEST_GROWTH * size, int(CHUNK_SECONDS / max(per_row, 1e-9))))
-            reporter.report(done * thin, seconds, compile_seconds, totals)
-    state, _, kept = carry
-    return Finished(state, kept, totals, seconds, compile_seconds)
+    check_key(key)
+    _check(algorithm, num_steps, thin, on_failure)
+    saving = as_checkpoint(checkpoint)
+    algorithm, state = as_arrays(algorithm), as_state(state)
+    program, shapes = make_program(mesh, algorithm, state, key, keep, tally, until)
+    size = Size(num_steps // thin, thin, first_step)
+    with ExitStack() as stack:
+        interruption = stack.enter_context(Interruption())
+        work = Work(program, shapes, size, algorithm, state, key)
+        if saving is not None:
+            stack.enter_context(Lock(Path(saving.directory)))
+            work.continue_from(saving)
+        reporter = stack.enter_context(Reporter(phase, num_steps, progress, work.done * thin))
+        finished = work.finish(interruption, reporter, describe)
+    _complain(finished, on_failure)
+    return finished
 
 
-def _as_array(leaf: Any) -> Any:
-    return jnp.asarray(leaf) if isinstance(leaf, float) else leaf
+def _check(algorithm: Any, num_steps: Any, thin: Any, on_failure: Any) -> None:
+    if not callable(getattr(algorithm, "step", None)):
+        raise TypeError(f"algorithm must have step(key, state), got {algorithm!r}")
+    for name, value in (("num_steps", num_steps), ("thin", thin)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise TypeError(f"{name} must be an integer, got {value!r}")
+    if thin < 1 or num_steps < 0 or num_steps % thin:
+        raise ValueError(
+            f"num_steps must be a multiple of thin and thin at least 1, got num_steps={num_steps} "
+            f"and thin={thin}"
+        )
+    if on_failure not in ("warn", "raise", "ignore"):
+        raise ValueError(f"on_failure must be 'warn', 'raise' or 'ignore', got {on_failure!r}")
 
 
-def _widen(counts: Any) -> Any:
-    """Bring a chunk's counts to the host, in 64 bits: 32 would overflow or stop growing."""
-    wide = lambda leaf: leaf.astype(np.float64 if leaf.dtype.kind == "f" else np.int64)
-    return jax.tree.map(lambda leaf: wide(np.asarray(leaf)), counts)
-
-
-def _one_step(tally: Any, algorithm: Any, state: Any, key: jax.Array) -> tuple[Any, Any]:
-    """Return the info and the counts of one step: their shapes are what `run` wants."""
-    state, info = algorithm.step(key, state)
-    return info, tally(state, info)
-
-
-@eqx.filter_jit(donate="all-except-first")
-def _run_chunk(fixed: Any, carry: Any, tally: Any, keep: Any) -> Any:
-    algorithm, key, first_step, thin, lo, hi = fixed
-    state, info, kept = carry
-    _, counts = jax.eval_shape(functools.partial(_one_step, tally, algorithm), state, key)
-    counts = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), counts)
-
-    def step(t: jax.Array, carry: Any) -> Any:
-        state, _, counts = carry
-        new, info = algorithm.step(step_key(key, first_step + t), state)
-        # An algorithm may return weaker or wider types than it was given; a loop may not.
-        new, info = jax.tree.map(lambda a, b: jnp.asarray(a, b.dtype), (new, info), carry[:2])
-        counts = jax.tree.map(lambda a, b: a + jnp.asarray(b, a.dtype), counts, tally(new, info))
-        return new, info, counts
-
-    def row(i: jax.Array, carry: Any) -> Any:
-        *inner, kept = carry
-        inner = jax.lax.fori_loop(i * thin, (i + 1) * thin, step, tuple(inner))
-        record = keep(inner[0], inner[1])
-        put = lambda buffer, value: jax.lax.dynamic_update_index_in_dim(buffer, value, i, 0)
-        return (*inner, jax.tree.map(put, kept, record))
-
-    state, info, counts, kept = jax.lax.fori_loop(lo, hi, row, (state, info, counts, kept))
-    return (state, info, kept), counts
-
-
-class _Reporter:
-    """Shows progress as asked: a tqdm line, a callback, or nothing."""
-
-    def __init__(self, phase: str, total: int, describe: Any, progress: Any) -> None:
-        self.phase, self.total, self.describe = phase, total, describe
-        self.callback = progress if callable(progress) else None
-        self.bar = tqdm(total=total, desc=phase, unit="step") if progress is True else None
-        if self.bar is not None:
-            self.bar.set_postfix_str("compiling")
-
-    def __enter__(self) -> "_Reporter":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def report(self, done: int, seconds: float, compile_seconds: float, tally: Any) -> None:
-        if self.bar is None and self.callback is None:
-            return
-        summary = self.describe(tally, done) if self.describe else ""
-        if self.bar is not None:
-            if self.bar.n == 0:
-                # Rate and time left are those of the steps: their clock starts after compiling.
-                self.bar.start_t = self.bar.last_print_t = self.bar.start_t + compile_seconds
-            compiled = f"compiled in {compile_seconds:.1f} s"
-            self.bar.set_postfix_str(", ".join(filter(None, [summary, compiled])), refresh=False)
-            self.bar.update(done - self.bar.n)
-        if self.callback is not None:
-            self.callback(Progress(self.phase, done, self.total, seconds, compile_seconds, summary))
+def _complain(finished: Finished, on_failure: str) -> None:
+    if not finished.problems or on_failure == "ignore":
+        return
+    if on_failure == "raise":
+        raise RunError("; ".join(finished.problems), finished)
+    warnings.warn("; ".join(finished.problems), RunWarning, stacklevel=3)

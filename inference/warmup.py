@@ -20,6 +20,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from shoal.inference.chains import Chains, Step
+from shoal.inference.devices import Layout
 from shoal.sampling.core.algorithm import Sampler
 from shoal.sampling.core.random import particle_keys
 
@@ -68,6 +69,12 @@ class Warmup(eqx.Module):
     is_slow: jax.Array
     is_window_end: jax.Array
     metric: str | None = eqx.field(static=True)
+
+    def layout(self, state: WarmupState) -> Layout:
+        """Tell the driver which arrays have a leading chain axis: all but the schedule."""
+        chains = self.chains.layout(state.chains)
+        algorithm = Warmup(chains.algorithm, False, False, False, self.metric)  # type: ignore[arg-type]
+        return Layout(algorithm, WarmupState(True, True, True, True, False))  # type: ignore[arg-type]
 
     def init(self, states: Any) -> WarmupState:
         """Start from the states of the chains."""

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shoal.inference import run as driver
-from shoal.inference.run import Progress, run
+from shoal.inference import _chunk, _work
+from shoal.inference.progress import Progress
+from shoal.inference.run import run
 from shoal.sampling import langevin
 from shoal.sampling.core.random import particle_keys, step_key
 
@@ -59,9 +60,9 @@ def test_the_result_does_not_depend_on_the_chunks(monkeypatch, seconds):
     walk = Walk(langevin.mala(0.3))
     expected = run(KEY, walk, walk.init(), 60, keep=keep).kept
     calls = []
-    original = driver._run_chunk
-    monkeypatch.setattr(driver, "CHUNK_SECONDS", seconds)
-    monkeypatch.setattr(driver, "_run_chunk", lambda *args: calls.append(1) or original(*args))
+    original = _work.run_chunk
+    monkeypatch.setattr(_work, "CHUNK_SECONDS", seconds)
+    monkeypatch.setattr(_work, "run_chunk", lambda *args: calls.append(1) or original(*args))
     kept = run(KEY, walk, walk.init(), 60, keep=keep).kept
     jax.tree.map(np.testing.assert_array_equal, kept, expected)
     # The first call runs no step; no chunk is more than eight times as long as the one before.
@@ -101,11 +102,11 @@ def test_other_lengths_steps_and_parameters_compile_nothing():
 
     walk = Counting(langevin.mala(0.3))
     run(KEY, walk, walk.init(), 10, keep=keep)
-    compiled = driver._run_chunk._cached._cache_size()
+    compiled = _chunk.run_chunk._cached._cache_size()
     run(jax.random.key(9), walk, walk.init(), 10, first_step=3, keep=keep)
     other = Counting(langevin.mala(0.7))
     run(KEY, other, other.init(), 10, keep=keep)
-    assert driver._run_chunk._cached._cache_size() == compiled
+    assert _chunk.run_chunk._cached._cache_size() == compiled
 
 
 def test_the_state_that_was_given_survives():
@@ -120,7 +121,7 @@ def test_counts_do_not_overflow_or_stop_growing(monkeypatch):
         def step(self, key, state):
             return state, ()
 
-    monkeypatch.setattr(driver, "CHUNK_SECONDS", 5e-4)
+    monkeypatch.setattr(_work, "CHUNK_SECONDS", 5e-4)
     many = lambda state, info: {"n": jnp.int32(2**12), "p": jnp.float32(0.25)}
     counts = run(KEY, Counter(), jnp.zeros(1), 2**20, tally=many).tally
     assert counts["n"] == 2**32

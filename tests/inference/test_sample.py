@@ -11,7 +11,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from shoal.inference import SamplingError, SamplingWarning, Target, run as driver, sample
+from shoal.inference import SamplingError, SamplingWarning, Target, _chunk, _work, sample
 from shoal.inference.arviz import import_arviz
 from shoal.sampling import langevin
 
@@ -121,7 +121,7 @@ def test_draws_depend_neither_on_chunks_nor_beyond_rounding_on_other_chains(monk
     six = sample(KEY, log_density, "mala", init=start, num_chains=6, **arguments)
     # Vector instructions round differently at the end of an array; nothing else may differ.
     np.testing.assert_allclose(six.posterior["position"][:4], four, rtol=0.02, atol=0.02)
-    monkeypatch.setattr(driver, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(_work, "CHUNK_SECONDS", 0.0)
     again = sample(KEY, log_density, "mala", init=start[:4], **arguments).posterior["position"]
     np.testing.assert_array_equal(again, four)
 
@@ -169,10 +169,10 @@ def test_a_numpyro_model_agrees_with_numpyros_own_nuts():
 def test_new_data_and_new_step_sizes_compile_nothing():
     arguments = dict(num_warmup=30, num_samples=20, progress=False)
     sample(KEY, regression, langevin.mala(0.1), model_args=_data(0), **arguments)
-    programs = driver._run_chunk._cached._cache_size()
+    programs = _chunk.run_chunk._cached._cache_size()
     first = sample(KEY, regression, langevin.mala(0.1), model_args=_data(1), **arguments)
     second = sample(KEY, regression, langevin.mala(0.2), model_args=_data(1), **arguments)
-    assert driver._run_chunk._cached._cache_size() == programs
+    assert _chunk.run_chunk._cached._cache_size() == programs
     assert not np.array_equal(first.posterior["sigma"], second.posterior["sigma"])
 
 

@@ -1,0 +1,263 @@
+"""What a folder has to know to continue a run of `sample`: its arguments, as data.
+
+Nothing is pickled. Arrays are stored as they are, numbers and containers as JSON. A model or a log
+density is stored by name alone, and found again only among the functions of modules that are
+already imported; what has no such name is to be given again. No text that the folder holds is ever
+an argument of a function.
+"""
+
+import sys
+import types
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from shoal.inference import checkpoint
+from shoal.inference._draw import Options, Plan
+from shoal.inference.checkpoint import DamagedCheckpoint, ForeignCheckpoint
+from shoal.inference.target import Target
+from shoal.sampling import langevin
+from shoal.sampling.core.algorithm import Sampler
+from shoal.sampling.core.random import normal
+
+NAME = "run.ckpt"
+_NUM_PROBES = 8
+
+
+class Model(NamedTuple):
+    """What was to be sampled, as it was given.
+
+    Attributes
+    ----------
+    function
+        NumPyro model, log density or `Target`.
+    args, kwargs
+        Arguments of a NumPyro model.
+    """
+
+    function: Any
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = types.MappingProxyType({})
+
+
+def write(directory: Path, plan: Plan, model: Model, allow_changed_target: bool) -> None:
+    """Store a run's arguments in its folder, or check that they are those stored there.
+
+    A changed target is let pass if that is allowed, but no other option, key or shape.
+
+    Raises
+    ------
+    ForeignCheckpoint
+        If the folder holds another run; the message says in what they differ.
+    """
+    arrays: list[Any] = []
+    meta = {
+        "options": plan.options._asdict(),
+        "positions": _to_json(plan.positions, arrays),
+        "model": _name_of(model.function),
+        "arguments": _to_json([list(model.args), dict(model.kwargs)], arrays),
+        "sampler": _sampler_to_json(plan.sampler, arrays),
+        "is_numpyro": plan.target.is_numpyro,
+    }
+    tree = {"key": plan.key, "probe": _probe(plan), "arrays": arrays}
+    path = directory / NAME
+    if not path.exists():
+        if jax.process_index() == 0:
+            checkpoint.save(path, tree, meta)
+        return
+    found = checkpoint.read(path)
+    there = dict(found.meta["options"])
+    # A run may become longer.
+    there["num_samples"] = plan.options.num_samples
+    for name, value in plan.options._asdict().items():
+        if there.get(name) != value:
+            raise ForeignCheckpoint(
+                f"{directory} holds a run with {name}={there.get(name)!r}, not {value!r}; "
+                "resume it as it was, or choose another folder"
+            )
+    if not np.array_equal(found.arrays["['key']"], jax.random.key_data(plan.key)):
+        raise ForeignCheckpoint(f"{directory} holds a run with another key")
+    if not allow_changed_target:
+        _check_target(directory, found.arrays["['probe']"], np.asarray(tree["probe"]))
+
+
+def _check_target(directory: Path, there: np.ndarray, here: np.ndarray) -> None:
+    """Raise unless the log densities at eight points are those that were noted, to rounding."""
+    tolerance = 1e-10 if here.dtype == np.float64 else 1e-4
+    if here.shape != there.shape or not np.allclose(here, there, tolerance, tolerance, True):
+        raise ForeignCheckpoint(
+            f"{directory} holds a run of another target: its log densities at {_NUM_PROBES} points "
+            f"were {there}, now they are {here}; choose another folder, or "
+            "Checkpoint(..., allow_changed_target=True) to go on all the same"
+        )
+
+
+def read(
+    directory: Path, function: Any, args: Any, kwargs: Any, sampler: Any, num_samples: int | None
+) -> tuple[Plan, Model]:
+    """Make the plan of a stored run; what is given replaces what is stored.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds no run.
+    ValueError
+        If something was stored by no name and is not given.
+    """
+    path = directory / NAME
+    if not path.exists():
+        raise FileNotFoundError(f"{directory} holds no run: there is no {NAME} in it")
+    found = checkpoint.read(path)
+    arrays = [v for k, v in found.arrays.items() if k.startswith("['arrays']")]
+    meta = found.meta
+    data, generator = found.arrays["['key']"], found.generators["['key']"]
+    key = jax.random.wrap_key_data(jnp.asarray(data), impl=generator)
+    options = Options(**meta["options"])
+    if num_samples is not None:
+        options = options._replace(num_samples=num_samples)
+    model = _find_model(meta, arrays, function, args, kwargs, directory)
+    if isinstance(model.function, Target):
+        target = model.function
+    elif meta["is_numpyro"]:
+        target = Target.from_numpyro(*model)
+    else:
+        target = Target.from_log_density(model.function)
+    if meta["positions"] is None:
+        raise ValueError(
+            f"the positions of the run in {directory} are no dicts, lists or tuples of arrays: "
+            "continue it with the same call of sample instead"
+        )
+    positions = jax.tree.map(jnp.asarray, _from_json(meta["positions"], arrays))
+    if sampler is None:
+        sampler = _sampler_from_json(meta["sampler"], arrays, directory)
+    return Plan(key, target, sampler, positions, options), model
+
+
+def _probe(plan: Plan) -> jax.Array:
+    """Log densities at eight points around the first start, fixed by the key."""
+    first = jax.tree.map(lambda leaf: leaf[0], plan.positions)
+    ids = jnp.arange(_NUM_PROBES)
+    leaves, structure = jax.tree.flatten(first)
+    moves = [normal(plan.key, ids, i, leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)]
+    points = [leaf + 0.1 * move for leaf, move in zip(leaves, moves, strict=True)]
+    return _log_densities(plan.target, jax.tree.unflatten(structure, points))
+
+
+@eqx.filter_jit
+def _log_densities(target: Any, points: Any) -> jax.Array:
+    return jax.vmap(target.log_density)(points)
+
+
+def _find_model(
+    meta: dict[str, Any], arrays: list[Any], function: Any, args: Any, kwargs: Any, directory: Path
+) -> Model:
+    if function is None:
+        function = _by_name(meta["model"], directory)
+    if isinstance(function, Target) or not meta["is_numpyro"]:
+        return Model(function)
+    if meta["arguments"] is None and args is None and kwargs is None:
+        raise ValueError(
+            f"the model's arguments in {directory} could not be stored as numbers: give resume "
+            "model_args and model_kwargs"
+        )
+    stored = _from_json(meta["arguments"], arrays) if meta["arguments"] else [[], {}]
+    return Model(
+        function,
+        tuple(stored[0] if args is None else args),
+        dict(stored[1] if kwargs is None else kwargs),
+    )
+
+
+def _name_of(function: Any) -> list[str] | None:
+    """Return module and name of a plain function that can be found by them, else None."""
+    if not isinstance(function, types.FunctionType):
+        return None
+    place = [function.__module__, function.__qualname__]
+    return place if _look_up(*place) is function else None
+
+
+def _by_name(place: Any, directory: Path) -> Callable:
+    function = _look_up(*place) if place else None
+    if function is None:
+        what = "{1!r} of module {0!r}".format(*place) if place else "a function without a name"
+        raise ValueError(
+            f"the run in {directory} sampled {what}, which is not to be found here: give it, "
+            "resume(folder, model)"
+        )
+    return function
+
+
+def _look_up(module: str, name: str) -> Callable | None:
+    """Find a plain function of a module that is imported and no part of Python itself."""
+    if module.partition(".")[0] in sys.stdlib_module_names and module != "__main__":
+        return None
+    found = getattr(sys.modules.get(module), name, None)
+    is_theirs = isinstance(found, types.FunctionType) and found.__module__ == module
+    return found if is_theirs else None
+
+
+def _sampler_to_json(sampler: Any, arrays: list[Any]) -> Any:
+    if isinstance(sampler, str):
+        return {"name": sampler}
+    for name in langevin.__all__:
+        if isinstance(sampler, Sampler) and _is_made_by(sampler, getattr(langevin, name)()):
+            leaves = jax.tree.leaves(sampler.parameters)
+            return {"factory": name, "leaves": [_to_json(jnp.asarray(x), arrays) for x in leaves]}
+    return None
+
+
+def _is_made_by(sampler: Sampler, default: Sampler) -> bool:
+    return (sampler.build, sampler.options) == (default.build, default.options)
+
+
+def _sampler_from_json(stored: Any, arrays: list[Any], directory: Path) -> Any:
+    if stored is None:
+        raise ValueError(
+            f"the sampler of the run in {directory} is none of this package: give it, "
+            "resume(folder, sampler=...)"
+        )
+    if "name" in stored:
+        return stored["name"]
+    if stored["factory"] not in langevin.__all__:
+        raise DamagedCheckpoint(f"{directory} names an unknown sampler {stored['factory']!r}")
+    default = getattr(langevin, stored["factory"])()
+    leaves = [jnp.asarray(_from_json(leaf, arrays)) for leaf in stored["leaves"]]
+    parameters = jax.tree.unflatten(jax.tree.structure(default.parameters), leaves)
+    return eqx.tree_at(lambda s: s.parameters, default, parameters)
+
+
+def _to_json(tree: Any, arrays: list[Any]) -> Any:
+    """Describe a pytree of plain containers, moving its arrays to a list; None if it is not one."""
+    if getattr(tree, "weak_type", False) and jnp.ndim(tree) == 0:
+        tree = tree.item()  # a number of Python, which takes on the dtype of what it meets
+    if isinstance(tree, np.ndarray | jax.Array | np.generic):
+        arrays.append(tree)
+        return {"array": len(arrays) - 1}
+    if tree is None or isinstance(tree, bool | int | float):
+        return {"value": tree}
+    if type(tree) in (list, tuple):
+        items = [_to_json(item, arrays) for item in tree]
+        return None if None in items else {type(tree).__name__: items}
+    if type(tree) is dict and all(isinstance(name, str) for name in tree):
+        values = {name: _to_json(value, arrays) for name, value in tree.items()}
+        return None if None in values.values() else {"dict": values}
+    return None
+
+
+def _from_json(stored: Any, arrays: Sequence[Any]) -> Any:
+    ((kind, content),) = stored.items()
+    if kind == "array":
+        return arrays[content]
+    if kind == "dict":
+        return {name: _from_json(value, arrays) for name, value in content.items()}
+    if kind in ("list", "tuple"):
+        items = [_from_json(item, arrays) for item in content]
+        return tuple(items) if kind == "tuple" else items
+    if kind == "value" and not isinstance(content, str | list | dict):
+        return content
+    raise DamagedCheckpoint(f"a stored argument is of unknown kind {kind!r}")
