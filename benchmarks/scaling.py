@@ -41,6 +41,8 @@ SIZES, QUICK_SIZES = [2**k for k in range(10, 17)], [2**k for k in range(9, 13)]
 DEVICES, QUICK_DEVICES = (1, 2, 4, 8), (1, 2)
 # By method: exponent bars of time and memory in n, and the ensemble split over devices.
 BARS = {"ULA": (1.1, 1.1), "SVGD": (2.1, 1.1)}
+# Bars of the exponent in the number of devices. A ring's tiles are as large on many as on one.
+SPLIT_BARS = {"ULA": -0.9, "SVGD": None}
 SPLIT, QUICK_SPLIT = {"ULA": 2**20, "SVGD": 2**15}, {"ULA": 2**14, "SVGD": 2**11}
 
 
@@ -137,7 +139,7 @@ def over_devices(
             report.row(f"{title}: MiB a device", memory, one_memory, memory / one_memory, None)
         held = [found[count][name][1] for count in counts]
         title = f"{name}: exponent over 1..{counts[-1]} devices of MiB a device"
-        report.row(title, held[-1], held[0], exponent(list(counts), held), None)
+        report.row(title, held[-1], held[0], exponent(list(counts), held), SPLIT_BARS[name])
 
 
 def main() -> None:

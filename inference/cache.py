@@ -53,7 +53,7 @@ def enable_compilation_cache(directory: str | os.PathLike[str] | None = None) ->
     for name, (value, default) in _KEEP_ALL.items():
         if name.upper() not in os.environ and jax.config.values[name] == default:
             jax.config.update(name, value)
-    chosen = jax.config.jax_compilation_cache_dir
+    chosen = jax.config.values["jax_compilation_cache_dir"]
     if chosen:
         return Path(chosen)
     folder = _user_cache() if directory is None else Path(directory).expanduser().absolute()
