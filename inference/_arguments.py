@@ -132,26 +132,13 @@ def check_arrays(arguments: dict[str, Any]) -> None:
             )
 
 
-def check_position(name: str, position: Any) -> None:
-    """Check that a position has leaves, all of one floating dtype.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the leaf, its dtype and what to do.
-    """
-    leaves = jax.tree_util.tree_leaves_with_path(position)
-    if not leaves:
-        raise ValueError(f"{name} holds no array: {position!r}")
-    dtypes = {name + jax.tree_util.keystr(path): np.dtype(leaf.dtype) for path, leaf in leaves}
-    for path, dtype in dtypes.items():
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(
-                f"{path} must hold floats, got dtype {dtype}; convert it with .astype(float)"
-            )
-    if len(set(dtypes.values())) > 1:
-        found = {path: dtype.name for path, dtype in dtypes.items()}
-        raise TypeError(f"the leaves of {name} must share one dtype, got {found}")
+def as_arguments(model_args: Any, model_kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return a model's arguments as a tuple and a dict; raise ``TypeError`` for what is neither."""
+    if not isinstance(model_args, Sequence) or isinstance(model_args, str):
+        raise TypeError(f"model_args must be a tuple of arguments, got {model_args!r}")
+    if not isinstance(model_kwargs, Mapping | None):
+        raise TypeError(f"model_kwargs must be a dict by name, got {model_kwargs!r}")
+    return tuple(model_args), dict(model_kwargs or {})
 
 
 def check_names(argument: str, values: Any, names: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from shoal.inference._particles_under_test import (
     first_points,
     flatten,
 )
+from shoal.sampling.core._checks import check_callable, real_scalar
 
 # Up to this many coordinates every pair of them has its features, beyond it neighbours do.
 _ALL_PAIRS = 8
@@ -53,7 +54,7 @@ class _Default(eqx.Module):
         i, j = _columns(self.pairs)
         parts = [u, u**2, u[i] * u[j], jnp.cos(u), jnp.sin(u), u > 0, u[i] + u[j] > 1]
         if self.log_density is not None:
-            parts.append(self.log_density(x)[None])
+            parts.append(real_scalar("log_density", self.log_density(x))[None])
         return jnp.concatenate([part.astype(u.dtype) for part in parts])
 
     def antisymmetric(self, x: Any, y: Any) -> jax.Array:
@@ -93,11 +94,14 @@ class _Given(eqx.Module):
         values = flatten(self.function(*points))
         if self.log_density is None:
             return values
-        return jnp.append(values, self.log_density(*points).astype(values.dtype))
+        value = real_scalar("log_density", self.log_density(*points))
+        return jnp.append(values, value.astype(values.dtype))
 
 
 def point_measure(study: Study, features: Any, log_density: Any) -> Measure:
     """Features of one point: the user's, or the default ones."""
+    if log_density is not None:
+        check_callable("log_density", log_density)
     if features is not None:
         names = result_names(features, study.point)
         extra = [] if log_density is None else ["log density"]
@@ -133,6 +137,7 @@ def pair_measure(study: Study, features: Any) -> Measure:
 
 def result_names(function: Any, *points: Any) -> list[str]:
     """Name the entries of what a user's function returns by their place in its pytree."""
+    check_callable("features", function)
     result = eqx.filter_eval_shape(function, *points)
     names = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(result):

@@ -13,8 +13,9 @@ import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.distributions.transforms import biject_to
 
-from shoal.inference._arguments import Arguments
+from shoal.inference._arguments import Arguments, check_names
 from shoal.inference._sites import innermost
+from shoal.sampling.core._checks import real_values
 
 
 class Site(NamedTuple):
@@ -182,6 +183,20 @@ def as_values(argument: str, site: Site, value: Any, accepted: list[tuple[int, .
         shapes = " or ".join(map(str, accepted))
         raise ValueError(f"{label} has shape {array.shape}; it must have shape {shapes}")
     return array
+
+
+def check_site_shapes(sites: tuple[Site, ...], position: Any) -> None:
+    """Raise unless an unconstrained position has all sites and nothing else, in their shapes."""
+    check_names("position", position, [site.name for site in sites])
+    for site in sites:
+        if site.name not in position:
+            raise ValueError(f"position lacks the latent site {site.name!r}")
+        label = f"position[{site.name!r}]"
+        shape = real_values(label, position[site.name]).shape
+        if shape != site.unconstrained_shape:
+            raise ValueError(
+                f"{label} has shape {shape}; it must have shape {site.unconstrained_shape}"
+            )
 
 
 def check_inside(

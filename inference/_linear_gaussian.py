@@ -12,6 +12,7 @@ from scipy.linalg import solve_discrete_lyapunov, solve_triangular
 from shoal.inference._features import Measure
 from shoal.inference._moment_tests import THRESHOLD, MomentTest, run_moments
 from shoal.inference._particles_under_test import flatten, prepare
+from shoal.sampling.core._checks import check_finite, integer, real_values
 
 
 class _Whitened(eqx.Module):
@@ -102,6 +103,7 @@ def linear_gaussian_test(
     >>> result.passed
     True
     """
+    num_steps = integer("num_steps", num_steps)
     m, f, q = _check_arguments(mean, transition, noise_covariance)
     # SciPy's bilinear method is accurate where the spectral radius is below 1, as checked.
     stationary = solve_discrete_lyapunov(f, q)
@@ -132,13 +134,18 @@ def linear_gaussian_test(
 def _check_arguments(
     mean: Any, transition: Any, noise_covariance: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    m, f, q = (np.asarray(a, np.float64) for a in (mean, transition, noise_covariance))
+    given = {"mean": mean, "transition": transition, "noise_covariance": noise_covariance}
+    m, f, q = (np.asarray(real_values(name, a), np.float64) for name, a in given.items())
     square = (m.size, m.size)
-    if m.ndim != 1 or f.shape != square or q.shape != square:
+    if m.ndim != 1 or not m.size or f.shape != square or q.shape != square:
         raise ValueError(
             "mean, transition and noise_covariance must have shapes (m,), (m, m), (m, m), got "
             f"{m.shape}, {f.shape}, {q.shape}"
         )
+    for name, array in given.items():
+        check_finite(name, array)
+    if not np.allclose(q, q.T):
+        raise ValueError(f"noise_covariance must be symmetric, got {noise_covariance!r}")
     radius = np.abs(np.linalg.eigvals(f)).max()
     if not radius < 1:
         raise ValueError(f"transition has spectral radius {radius:.6g}; it must be below 1")

@@ -20,6 +20,13 @@ from shoal.inference._particles_under_test import (
     prepare,
     start_key,
 )
+from shoal.sampling.core._checks import (
+    check_finite,
+    check_flag,
+    integer,
+    real_parameter,
+    real_values,
+)
 
 THRESHOLD = 5.2
 
@@ -200,6 +207,7 @@ def invariance_test(
     >>> diagnostics.invariance_test(jax.random.key(0), shrink, draws, num_particles=2000).passed
     False
     """
+    check_flag("reversible", reversible)
     study = prepare(key, kernel, draws, num_particles, start, observe)
     measure = change_measure(study, features, log_density, reversible)
     return run_moments(
@@ -271,7 +279,10 @@ def _expected_values(result: Any, expected: Any) -> np.ndarray:
     if isinstance(expected, int | float):
         values = np.full(size, float(expected))
     else:
-        given = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(expected)]
+        given = [
+            np.asarray(real_values("expected", leaf), np.float64)
+            for leaf in jax.tree.leaves(expected)
+        ]
         same = len({jax.tree.structure(result), jax.tree.structure(expected)}) == 1
         if not same or [a.shape for a in given] != [leaf.shape for leaf in leaves]:
             raise ValueError(
@@ -279,8 +290,7 @@ def _expected_values(result: Any, expected: Any) -> np.ndarray:
                 f"returns: {result}; got {expected}"
             )
         values = np.concatenate([a.ravel() for a in given])
-    if not np.isfinite(values).all():
-        raise ValueError(f"expected must be finite, got {expected}")
+    check_finite("expected", values)
     return values
 
 
@@ -293,8 +303,8 @@ def run_moments(
     batch_size: int,
 ) -> MomentTest:
     """Run all particles and compare the means of the measure with the expected ones."""
-    if not isinstance(num_steps, int) or num_steps < 1:
-        raise ValueError(f"num_steps must be a positive integer, got {num_steps!r}")
+    num_steps = integer("num_steps", num_steps)
+    real_parameter("threshold", threshold, 0.0, scalar=True)
     count, nonfinite, moved = 0, 0, 0
     mean, spread = np.zeros_like(expected), np.zeros_like(expected)
     for ids, draws, size in batches(study, batch_size, len(measure.names)):

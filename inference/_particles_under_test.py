@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from shoal.sampling.core._checks import check_callable, integer, real_values
 from shoal.sampling.core.algorithm import Sampler
 from shoal.sampling.core.random import check_key, step_key
 
@@ -104,17 +105,20 @@ def prepare(
             f"kernel is a sampler without a log density ({type(kernel).__name__}); "
             "pass sampler(log_density)"
         )
+    for name, function in (("start", start), ("observe", observe)):
+        if function is not None:
+            check_callable(name, function)
     form = Kernel(kernel, start, observe)
     if not (form.is_algorithm or callable(kernel)):
         raise TypeError(
             "kernel must be a function step(key, x) -> x or have init and step, got "
             f"{type(kernel).__name__}"
         )
+    if num_particles is not None:
+        integer("num_particles", num_particles, 2)
     key_draws, key_run = jax.random.split(key)
     if callable(draws):
         count = _DEFAULT_NUM_PARTICLES if num_particles is None else num_particles
-        if not isinstance(count, int) or count < 2:
-            raise ValueError(f"num_particles must be an integer of at least 2, got {count!r}")
         draws = draws(key_draws, count)
         found = _check_draws(draws)
         if found != count:
@@ -130,20 +134,22 @@ def prepare(
 
 def _check_draws(draws: Any) -> int:
     """Check draws and return how many points they hold."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(draws):
+        real_values(f"draws{jax.tree_util.keystr(path)}", leaf)
     sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(draws)}
     if len(sizes) != 1 or () in sizes or min(sizes) < (2,):
         raise ValueError(
             "draws must be arrays with one common leading axis of at least 2 points, got shapes "
-            f"{[jnp.shape(leaf) for leaf in jax.tree.leaves(draws)]}"
+            f"{[jnp.shape(leaf) for leaf in jax.tree.leaves(draws)] or draws}"
         )
     for path, leaf in jax.tree_util.tree_leaves_with_path(draws):
         values = np.asarray(leaf)
-        bad = ~np.isfinite(values).reshape(len(values), -1).all(1)
-        if bad.any():
-            first = int(bad.argmax())
+        bad = np.argwhere(~np.isfinite(values))
+        if bad.size:
+            first = bad[0].tolist()
             raise ValueError(
-                f"draws{jax.tree_util.keystr(path)} is not finite at particle {first}: "
-                f"{values[first]}"
+                f"draws{jax.tree_util.keystr(path)} is not finite at particle {first[0]}: "
+                f"entry {first} is {values[tuple(first)]}"
             )
     return sizes.pop()[0]
 
@@ -191,8 +197,7 @@ def coordinate_names(point: Any) -> list[str]:
 
 def batches(study: Study, batch_size: int, width: int) -> Iterator[tuple[jax.Array, Any, int]]:
     """Yield (ids, draws, number of them that count); all of one size, the last one padded."""
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
+    integer("batch_size", batch_size)
     size = min(batch_size, study.num_particles, max(1, _BATCH_NUMBERS // max(width, 1)))
     for begin in range(0, study.num_particles, size):
         count = min(size, study.num_particles - begin)

@@ -11,6 +11,7 @@ from scipy.special import chdtrc
 
 from shoal.inference._features import point_measure
 from shoal.inference._particles_under_test import Kernel, batches, move_key, prepare, start_key
+from shoal.sampling.core._checks import integer, real_parameter
 
 
 class RankTest(NamedTuple):
@@ -127,15 +128,15 @@ def rank_test(
     >>> result.passed, result.counts.shape
     (True, (12, 8))
     """
-    if not isinstance(num_states, int) or num_states < 2:
-        raise ValueError(f"num_states must be an integer of at least 2, got {num_states!r}")
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha must be between 0 and 1, got {alpha!r}")
+    num_states = integer("num_states", num_states, 2)
+    real_parameter("alpha", alpha, 0.0, 1.0, scalar=True)
+    if num_replicates is not None:
+        integer("num_replicates", num_replicates, 2)
     study = prepare(key, kernel, draws, num_replicates, start, observe)
     if study.num_particles < 5 * num_states:
         raise ValueError(
-            f"{study.num_particles} replicates are too few for {num_states} ranks; the chi-square "
-            f"test needs at least {5 * num_states}"
+            f"{study.num_particles} replicates (num_replicates, or draws) are too few for "
+            f"{num_states} ranks (num_states); the chi-square test needs at least {5 * num_states}"
         )
     names, function = point_measure(study, features, log_density)
     counts = np.zeros((len(names), num_states), np.int64)

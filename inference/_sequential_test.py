@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from shoal.sampling.core._checks import check_callable, real_parameter, real_values
 from shoal.sampling.core.random import check_key
 
 
@@ -101,14 +102,16 @@ def sequential_test(
     True
     """
     check_key(key)
+    is_count = lambda n: n == int(n) and n >= 1
     for name, value, valid in (
-        ("alpha", alpha, 0 < alpha < 1),
-        ("num_rounds", num_rounds, isinstance(num_rounds, int) and num_rounds >= 1),
-        ("num_samples", num_samples, isinstance(num_samples, int) and num_samples >= 1),
-        ("growth", growth, growth >= 1),
+        ("alpha", alpha, lambda a: 0 < a < 1),
+        ("num_rounds", num_rounds, is_count),
+        ("num_samples", num_samples, is_count),
+        ("growth", growth, lambda g: g >= 1),
     ):
-        if not valid:
+        if not valid(real_parameter(name, value, scalar=True)):
             raise ValueError(f"{name}={value!r} is out of range")
+    check_callable("p_values", p_values)
     beta = alpha / num_rounds
     gamma = beta ** (1 / num_rounds)
     size = num_samples
@@ -128,7 +131,7 @@ def sequential_test(
 
 def _smallest(p_values: Any) -> float:
     """Bonferroni-corrected smallest p value."""
-    values = np.atleast_1d(np.asarray(p_values, np.float64))
+    values = np.atleast_1d(np.asarray(real_values("p_values", p_values), np.float64))
     if values.size == 0 or not ((values >= 0) & (values <= 1)).all():
         raise ValueError(f"p_values must return numbers in [0, 1], got {values}")
     return float(min(1.0, values.size * values.min()))

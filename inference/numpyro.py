@@ -32,6 +32,7 @@ from shoal.inference._inspection import (
     as_values,
     check_inside,
     check_signature,
+    check_site_shapes,
     check_sites,
     inspect_model,
     named,
@@ -51,6 +52,8 @@ from shoal.inference._sites import (
     recorded,
 )
 from shoal.inference.target import Target, explain
+from shoal.sampling.core._checks import integer, real_values
+from shoal.sampling.core.random import check_key
 
 
 class NumPyroTarget(Target):
@@ -91,10 +94,12 @@ class NumPyroTarget(Target):
 
     def log_density(self, position: dict[str, jax.Array]) -> jax.Array:
         """Log joint density of the model at ``constrain(position)`` plus log |det Jacobian|."""
+        check_site_shapes(self.sites, position)
         return _log_density(self, position)
 
     def constrain(self, position: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """Values of latent sites on their supports, and of deterministic sites."""
+        check_site_shapes(self.sites, position)
         return _constrain(self, position)
 
     def unconstrain(self, values: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -163,6 +168,7 @@ class NumPyroTarget(Target):
         Drawn again, up to 100 times, until log density and gradient are finite; maps over keys.
         If they never are, the last draw is returned: `explain_bad_start` says what is wrong.
         """
+        check_key(key)
         return _valid_start(self, key)
 
     def explain_bad_start(self, position: dict[str, jax.Array], index: int) -> str:
@@ -195,10 +201,13 @@ class NumPyroTarget(Target):
         ``scan`` the state still follows the data: each step is predicted from what was observed
         before it.
         """
+        check_key(key)
         return draw_predictive(self, key, self._latent(posterior, batch_ndims), batch_ndims)
 
     def prior_predictive(self, key: jax.Array, num_samples: int) -> dict[str, jax.Array]:
         """Draw all sites from the model; see `Target.prior_predictive`."""
+        check_key(key)
+        num_samples = integer("num_samples", num_samples)
         try:
             return draw_prior_predictive(self, key, num_samples)
         except NotImplementedError:  # a prior without a sampler, such as ImproperUniform
@@ -227,12 +236,15 @@ class NumPyroTarget(Target):
         return handlers.trace(model).get_trace(*args, **kwargs)
 
     def _latent(self, posterior: Mapping[str, Any], batch_ndims: int) -> dict[str, jax.Array]:
+        if not isinstance(posterior, Mapping):
+            raise TypeError(f"posterior must be a dict by name, got {posterior!r}")
         draws = {}
         leading = None
         for site in self.sites:
             if site.name not in posterior:
                 raise ValueError(f"posterior lacks the latent site {site.name!r}")
-            value = draws[site.name] = jnp.asarray(posterior[site.name])
+            given = real_values(f"posterior[{site.name!r}]", posterior[site.name])
+            value = draws[site.name] = jnp.asarray(given)
             leading = value.shape[:batch_ndims] if leading is None else leading
             if len(leading) != batch_ndims or value.shape != (*leading, *site.shape):
                 raise ValueError(

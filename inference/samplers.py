@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from shoal.sampling import langevin
+from shoal.sampling.core._checks import real_parameter
 from shoal.sampling.core.algorithm import Sampler
 
 NAMES = ("nuts", "mclmc", "mala", "ula", "baoab", "obabo")
@@ -26,11 +27,15 @@ def as_sampler(sampler: Any, positions: Any) -> tuple[Sampler, float | None]:
     Raises
     ------
     TypeError, ValueError
-        If ``sampler`` is none of these.
+        If ``sampler`` is none of these, or binds a step size that is not positive.
     """
     if isinstance(sampler, str):
         sampler = _by_name(sampler, positions)
     if isinstance(sampler, functools.partial):
+        if "step_size" in sampler.keywords:
+            step_size = sampler.keywords["step_size"]
+            if not callable(step_size):  # a schedule of the stochastic-gradient methods
+                real_parameter("step_size", step_size, 0.0, scalar=True)
         sampler = Sampler.from_partial(sampler, _blackjax_target(sampler.func))
     if isinstance(sampler, Sampler):
         return sampler, sampler.target_acceptance

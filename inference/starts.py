@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from shoal.inference.target import Target, check_position
+from shoal.inference.target import Target
+from shoal.sampling.core._checks import check_position
 from shoal.sampling.core.random import particle_keys
 
 
@@ -33,7 +34,12 @@ def as_target(
             "model must be a NumPyro model, a log density or a Target, "
             f"got {type(model).__name__}: {model!r}"
         )
-    takes_a_position = _accepts_one_argument(model) and not model_args and not model_kwargs
+    takes_a_position = _accepts(model, object()) and not model_args and not model_kwargs
+    if init is None and takes_a_position and not _accepts(model):
+        raise TypeError(
+            "init and model_args are missing: model takes one argument, so it is a log density, "
+            "which needs init, or a NumPyro model, which needs its data"
+        )
     if init is None or not takes_a_position or _is_numpyro_model(model, init):
         return Target.from_numpyro(model, model_args, model_kwargs)
     return Target.from_log_density(model)
@@ -55,6 +61,7 @@ def initial_positions(target: Target, init: Any, num_chains: int, key: jax.Array
     elif callable(init):
         positions = jax.vmap(init)(keys)
     else:
+        check_position("init", init)
         positions = _as_chains(target, jax.tree.map(jnp.asarray, init), num_chains)
     check_position("init", positions)
     return positions
@@ -76,9 +83,9 @@ def _value_and_gradients(target: Target, positions: Any) -> Any:
     return jax.vmap(jax.value_and_grad(target.log_density))(positions)
 
 
-def _accepts_one_argument(model: Callable) -> bool:
+def _accepts(model: Callable, *arguments: Any) -> bool:
     try:
-        inspect.signature(model).bind(object())
+        inspect.signature(model).bind(*arguments)
     except TypeError:
         return False
     except ValueError:  # a builtin without a signature
@@ -107,7 +114,6 @@ def _is_numpyro_model(model: Callable, init: Any) -> bool:
 def _as_chains(target: Target, init: Any, num_chains: int) -> Any:
     """Tell a start for each chain from one start for all, by what the log density accepts."""
     leaves = jax.tree.leaves(init)
-    check_position("init", init)
     stacked = all(leaf.ndim and leaf.shape[0] == num_chains for leaf in leaves)
     one_works, why = _gives_a_scalar(target, init)
     row_works = stacked and _gives_a_scalar(target, jax.tree.map(lambda leaf: leaf[0], init))[0]

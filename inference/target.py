@@ -15,7 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from shoal.inference._arguments import Arguments, check_names, check_position, freeze, split
+from shoal.inference._arguments import Arguments, as_arguments, check_names, freeze, split
+from shoal.sampling.core._checks import (
+    check_callable,
+    check_finite,
+    check_position,
+    real_scalar,
+    real_values,
+)
 
 if TYPE_CHECKING:
     from shoal.inference.numpyro import NumPyroTarget
@@ -85,7 +92,7 @@ class Target(eqx.Module):
         """
         from shoal.inference.numpyro import make
 
-        return make(model, tuple(model_args), dict(model_kwargs or {}))
+        return make(model, *as_arguments(model_args, model_kwargs))
 
     @staticmethod
     def from_log_density(log_density: Callable[[Any], Any], init: Any = None) -> "LogDensityTarget":
@@ -105,7 +112,8 @@ class Target(eqx.Module):
         ------
         TypeError, ValueError
             If ``log_density`` is not callable or does not return a real floating scalar, or
-            ``init`` has no leaves, leaves that are not floating, or several dtypes.
+            ``init`` has no leaves, leaves that are not floating, several dtypes, or a number that
+            is not finite.
 
         Examples
         --------
@@ -115,13 +123,13 @@ class Target(eqx.Module):
         >>> print(target.dim, target.log_density(jnp.ones(3)))
         3 -1.5
         """
-        if not callable(log_density):
-            raise TypeError(f"log_density must be callable, got {type(log_density).__name__}")
+        check_callable("log_density", log_density)
         if isinstance(log_density, functools.partial):
             log_density = jax.tree_util.Partial(
                 log_density.func, *log_density.args, **log_density.keywords
             )
         if init is not None and not callable(init):
+            check_position("init", init)
             init = jax.tree.map(jnp.asarray, init)
         start = None if init is None else split(init)
         target = LogDensityTarget(split(log_density), start)
@@ -274,21 +282,7 @@ class LogDensityTarget(Target):
         TypeError, ValueError
             If the function returns anything but a real floating scalar.
         """
-        value = self.function.tree(position)
-        if not hasattr(value, "dtype") and not isinstance(value, float):
-            raise TypeError(
-                f"log_density must return a scalar array, got {type(value).__name__}: {value!r}"
-            )
-        if jnp.shape(value) != ():
-            raise ValueError(
-                f"log_density must return a scalar of shape (), got shape {jnp.shape(value)}; "
-                "reduce it, for example with jnp.sum"
-            )
-        if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
-            raise TypeError(
-                f"log_density must return a float, got dtype {jnp.result_type(value).name}"
-            )
-        return jnp.asarray(value)
+        return real_scalar("log_density", self.function.tree(position))
 
     def constrain(self, position: Any) -> dict[str, jax.Array]:
         """Leaves by name.
@@ -303,15 +297,24 @@ class LogDensityTarget(Target):
 
         Raises
         ------
-        ValueError
-            If the target was made without ``init``, whose structure is needed; or if a name is
-            missing or unknown.
+        TypeError, ValueError
+            If the target was made without ``init``, whose structure is needed; if a name is
+            missing or unknown; or if values are not numbers, not of the shape of ``init`` or
+            (unless traced) not finite.
         """
         shape = self.position_shape
         check_names("values", values, self.names)
         if set(values) != set(self.names):
             raise ValueError(f"values lack {sorted(set(self.names) - set(values))}")
-        leaves = [jnp.asarray(values[name], leaf.dtype) for name, leaf in _by_name(shape).items()]
+        leaves = []
+        for name, leaf in _by_name(shape).items():
+            value = real_values(f"values[{name!r}]", values[name])
+            if value.shape != leaf.shape:
+                raise ValueError(
+                    f"values[{name!r}] has shape {value.shape}; it must have shape {leaf.shape}"
+                )
+            check_finite(f"values[{name!r}]", value)
+            leaves.append(jnp.asarray(value, leaf.dtype))
         return jax.tree.unflatten(jax.tree.structure(shape), leaves)
 
     def init(self, key: jax.Array) -> Any:
@@ -364,16 +367,27 @@ def explain(
     """Put together the message of `Target.explain_bad_start`."""
     broken = [name for name, leaf in values.items() if not np.all(np.isfinite(leaf))]
     slopes = [name for name, leaf in gradient.items() if not np.all(np.isfinite(leaf))]
+    places = [f"{name!r}{_first_bad(gradient[name])}" for name in slopes]
     if not np.isfinite(log_density):
         what = f"the log density is {float(log_density):g}"
     elif slopes:
-        what = f"the gradient of the log density is not finite in {', '.join(map(repr, slopes))}"
+        what = f"the gradient of the log density is not finite in {', '.join(places)}"
     else:
         what = "log density and gradient are finite"
     shown = (broken or slopes or list(values))[:4]
-    where = ", ".join(f"{name!r} = {_short(values[name])}" for name in shown if name in values)
+    where = ", ".join(
+        f"{name!r} = {_short(values[name])}{_first_bad(values[name])}"
+        for name in shown
+        if name in values
+    )
     sentences = [f"particle {index} cannot start: {what} at init with {where}", *reasons]
     return "; ".join(sentences)
+
+
+def _first_bad(value: Any) -> str:
+    """Name the first entry that is not finite, as ``" (entry [1, 0])"``; "" if there is none."""
+    places = np.argwhere(~np.isfinite(np.asarray(value)))
+    return f" (entry {places[0].tolist()})" if places.size else ""
 
 
 def _short(value: Any) -> str:

@@ -12,6 +12,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from shoal.models.posteriors.posterior import Posterior, as_data
+from shoal.sampling.core._checks import check_flag
 
 _EFFECTS = [28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0]
 _STANDARD_ERRORS = [15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0]
@@ -54,8 +55,7 @@ def eight_schools(centred: bool = False) -> Posterior:
     >>> posterior.kwargs["y"].tolist()
     [28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0]
     """
-    if not isinstance(centred, bool):
-        raise TypeError(f"centred must be True or False, got {centred!r}")
+    check_flag("centred", centred)
     return Posterior(
         model=centred_schools if centred else non_centred_schools,
         args=(as_data(_STANDARD_ERRORS, "sigma", 1),),

@@ -103,6 +103,18 @@ def floating_dtype(name: str, dtype: Any) -> np.dtype:
     return found
 
 
+def check_callable(name: str, value: Any) -> None:
+    """Raise ``TypeError`` for what cannot be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be callable, got {type(value).__name__}: {value!r}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise ``TypeError`` for what is neither True nor False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
 def check_entries(name: str, value: Any, is_good: Callable[[np.ndarray], Any], wanted: str) -> None:
     """Raise ``ValueError`` for the first entry of a concrete array that is not good."""
     if isinstance(value, jax.core.Tracer):
@@ -130,9 +142,11 @@ def check_position(name: str, position: Any) -> None:
         name + jax.tree_util.keystr(path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(position)
     }
+    if not leaves:
+        raise ValueError(f"{name} holds no array: {position!r}")
     if not sum(math.prod(getattr(leaf, "shape", ())) for leaf in leaves.values()):
         shapes = {label: np.shape(leaf) for label, leaf in leaves.items()}
-        raise ValueError(f"{name} holds no number: {shapes or position!r}")
+        raise ValueError(f"{name} holds no number: its leaves have the shapes {shapes}")
     for label, leaf in leaves.items():
         dtype = getattr(leaf, "dtype", type(leaf))
         if not (jnp.issubdtype(dtype, jnp.floating) or isinstance(leaf, float)):

@@ -22,9 +22,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from shoal.sampling.core._checks import real_array, real_parameter
+from shoal.sampling.core._checks import check_flag, real_array, real_parameter
 from shoal.sampling.core._kernel_algebra import Kernel, as_kernel
 from shoal.sampling.core._kernel_sums import Sums, Terms, dot, kernel_sums
 from shoal.sampling.core._softmax import log_normaliser_and_mean
@@ -369,8 +368,7 @@ def _columns(values: Any) -> tuple[str, ...]:
 
 
 def _check_diagonal(exclude_diagonal: bool, x: jax.Array, y: jax.Array) -> None:
-    if not isinstance(exclude_diagonal, bool | np.bool_):
-        raise TypeError(f"exclude_diagonal must be True or False, got {exclude_diagonal!r}")
+    check_flag("exclude_diagonal", exclude_diagonal)
     if exclude_diagonal and x.shape[0] != y.shape[0]:
         raise ValueError(
             f"exclude_diagonal=True needs as many points in x as in y, got {len(x)} and {len(y)}"

@@ -7,7 +7,13 @@ from typing import Any
 import jax
 from jax.flatten_util import ravel_pytree
 
-from shoal.sampling.core._checks import check_finite, check_position, real_parameter, real_scalar
+from shoal.sampling.core._checks import (
+    check_callable,
+    check_finite,
+    check_position,
+    real_parameter,
+    real_scalar,
+)
 from shoal.sampling.core.algorithm import LogDensity, Position
 from shoal.sampling.langevin.metric import Metric
 
@@ -37,8 +43,7 @@ def evaluate_start(
         does not fit the metric, or (unless traced) a number of either is not finite: a chain
         would never leave from there.
     """
-    if not callable(log_density):
-        raise TypeError(f"log_density must be callable, got {type(log_density).__name__}")
+    check_callable("log_density", log_density)
     check_position("position", position)
     x, unravel = ravel_pytree(position)
     metric.check(x.size)
