@@ -76,7 +76,8 @@ class Placement(NamedTuple):
             if holds_particles and self.padded > self.num:
                 rows = np.minimum(np.arange(self.padded), self.num - 1)
                 leaf = np.take(leaf, rows, axis)
-            return jax.device_put(leaf, NamedSharding(mesh, self.spec(holds_particles, axis)))
+            sharding = NamedSharding(mesh, self.spec(holds_particles, axis))
+            return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
         return jax.tree.map(_on_key_data(put), tree, where)
 
@@ -86,7 +87,8 @@ class Placement(NamedTuple):
             return tree
 
         def bring(leaf: Any, holds_particles: bool) -> Any:
-            return _cut(to_host(leaf), self.num if holds_particles else None, axis)
+            leaf = to_host(leaf)
+            return _cut(leaf, self.num, axis) if holds_particles else leaf
 
         return jax.tree.map(_on_key_data(bring), tree, where)
 
@@ -116,7 +118,7 @@ class Placement(NamedTuple):
         return [[lo, min(hi, self.num)] for lo, hi in found if lo < self.num]
 
 
-def _cut(array: np.ndarray, size: int | None, axis: int) -> np.ndarray:
+def _cut(array: np.ndarray, size: int, axis: int) -> np.ndarray:
     return array[(slice(None),) * axis + (slice(size),)]
 
 
@@ -151,6 +153,8 @@ def place(mesh: Mesh | None, algorithm: Any, state: Any) -> Placement:
             f"mesh must have one axis, got {mesh.axis_names}; for example "
             "jax.make_mesh((jax.device_count(),), ('particles',))"
         )
+    # What jax.make_mesh returns may want shardings written into the types of arrays.
+    mesh = Mesh(mesh.devices, mesh.axis_names)
     particles = jax.tree.leaves(getattr(state, "position", None))
     layout = algorithm.layout(state) if hasattr(algorithm, "layout") else None
     if layout is not None:

@@ -81,7 +81,8 @@ def check_ring(ring: Any) -> Ring | None:
         raise TypeError(f"ring must be a Ring(mesh, axis) or None, got {ring!r}")
     if ring.axis not in ring.mesh.axis_names:
         raise ValueError(f"ring.axis must be one of {ring.mesh.axis_names}, got {ring.axis!r}")
-    return ring
+    # What jax.make_mesh returns may want shardings written into the types of arrays.
+    return ring._replace(mesh=Mesh(ring.mesh.devices, ring.mesh.axis_names))
 
 
 def block_sides(
