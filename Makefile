@@ -12,11 +12,12 @@ pytest := $(bin)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist worksteal
 benchmarks := $(basename $(notdir $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))))
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-lowest test-arviz1 lint types bench bench-quick clean
+.PHONY: help demo test soak test-lowest test-arviz1 lint types bench bench-quick clean
 
 help:
 	@echo "make demo         sample a real posterior: a table, a NetCDF file and a picture"
 	@echo "make test         run all tests"
+	@echo "make soak         kill, interrupt and corrupt runs, hundreds of times"
 	@echo "make lint types   check style and types"
 	@echo "make bench-quick  run every benchmark at small size (make bench: full size)"
 	@echo "make test-lowest  run the tests on the lowest versions that pyproject.toml allows"
@@ -28,6 +29,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	@$(pytest)
+
+soak: $(VENV)/.installed-dev
+	@$(pytest) -m soak tests/faults
 
 lint: $(VENV)/.installed-dev
 	@$(bin)/ruff check .

@@ -39,8 +39,8 @@ class Checkpoint(NamedTuple):
     directory
         Folder of this run alone; made if there is none. A run that finds itself there continues.
     every
-        Seconds between saves, at least. A save that takes long is made more rarely, so that saving
-        takes no more than a twentieth of the time.
+        Seconds between saves, at least; 0 saves after every chunk. Saves that take long are made
+        more rarely (or chunks are longer), so that saving takes about a twentieth of the time.
     allow_changed_target
         Continue although the model, its data or the sampler are not those of the saved run.
 

@@ -158,7 +158,8 @@ class Work:
             stop = min(self.size.rows, before + size)
             self._advance(stop, self._watch(per_row * (stop - before)))
             elapsed = time.perf_counter() - start
-            due = time.perf_counter() - saved_at >= max(self.every, _SAVING_PART * cost)
+            pause = max(self.every, _SAVING_PART * cost) if self.every else 0
+            due = time.perf_counter() - saved_at >= pause
             news = np.array([elapsed, due, interruption.requested], np.float32)
             slowest, due, asked = agree(news, f"after step {self.done * self.size.thin}").max(0)
             self.seconds += float(slowest)
@@ -171,7 +172,8 @@ class Work:
                 cost = saved_at - start
             self._report(reporter, describe)
             per_row = float(slowest) / max(1, self.done - before)
-            size = max(1, min(_LARGEST_GROWTH * size, int(CHUNK_SECONDS / max(per_row, 1e-9))))
+            wanted = CHUNK_SECONDS if self.every else max(CHUNK_SECONDS, _SAVING_PART * cost)
+            size = max(1, min(_LARGEST_GROWTH * size, int(wanted / max(per_row, 1e-9))))
 
     def _advance(self, stop: int, watch: Any) -> None:
         """Do the rows up to ``stop``, unless the run ends before, and count."""
