@@ -1,16 +1,21 @@
 """What every test file may use. Warnings are errors (pyproject.toml); nothing here is global."""
 
 import os
+import sys
+from pathlib import Path
 
 # Before jax: tests state CPU figures, and pictures are drawn to files.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["MPLBACKEND"] = "agg"
+# What several test files share is imported from here.
+sys.path.append(str(Path(__file__).resolve().parent))
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import jax
 import pytest
+from mutants.seeding import seeded
 
 GLOBAL_SETTINGS = (
     "jax_debug_nans",
@@ -43,3 +48,12 @@ def _no_leaks() -> Iterator[None]:
 def root() -> Path:
     """Top folder of the source tree."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def mutant() -> Callable[..., AbstractContextManager]:
+    """Return ``mutant((module, old text, new text), ...)``, a context with seeded bugs.
+
+    In it, what is imported of the package has the bugs; see ``tests/mutants``.
+    """
+    return seeded

@@ -188,19 +188,44 @@ def test_log_likelihood_and_observed_data():
         target.log_likelihood({"top": posterior["top"][:, 0], "slope": posterior["slope"]})
 
 
-def test_predictive_draws_observed_sites_anew():
+def _predict(key):
+    """Draws ``(2, 2000, 7)`` at one slope, and the noise in them in standard deviations."""
     x, y = _data()
     target = Target.from_numpyro(regression, (x, y))
     slope = np.tile(np.array([0.5, 1.5], np.float32), (2, 2000, 1))
     posterior = {"top": np.full((2, 2000), 2.0, np.float32), "slope": slope}
-    drawn = target.predictive(KEY, posterior)["y"]
+    drawn = np.asarray(target.predictive(key, posterior)["y"], np.float64)
+    return drawn, (drawn - x @ slope[0, 0]) / 0.5
+
+
+def z_predictive(key):
+    """Means of the seven observations, their common variance, and products of neighbours."""
+    noise = _predict(key)[1].reshape(4000, 7)
+    products = [noise[1:] * noise[:-1], noise[:, 1:] * noise[:, :-1], (noise**2 - 1) / 2**0.5]
+    pooled = [part.mean() * part.size**0.5 for part in products]
+    return np.array([*noise.mean(0) * 4000**0.5, *pooled])
+
+
+def test_predictive_draws_observed_sites_anew():
+    drawn, _ = _predict(KEY)
     assert drawn.shape == (2, 2000, 7)
-    z = (drawn.mean((0, 1)) - x @ slope[0, 0]) / (0.5 / np.sqrt(4000))
-    # Seven standard normal statistics, and the variance of 28000 normal numbers.
-    assert np.abs(z).max() < 5.2
-    assert abs((drawn - x @ slope[0, 0]).var() / 0.25 - 1) < 5.2 * np.sqrt(2 / 28_000)
-    again = target.predictive(KEY, posterior)["y"]
-    np.testing.assert_array_equal(drawn, again)
+    # Ten statistics: a false alarm in 2e-6 of all keys.
+    assert np.abs(z_predictive(KEY)).max() < 5.2
+    np.testing.assert_array_equal(drawn, _predict(KEY)[0])
+
+
+def z_prior(key):
+    """Means of all sites: the slopes are uniform below top, which is half normal."""
+    x, y = _data()
+    drawn = Target.from_numpyro(regression, (x, y)).prior_predictive(key, 4000)
+    top = 2 * np.sqrt(2 / np.pi)
+    wanted = {"top": top, "slope": top / 2, "mean": x.sum(1) * top / 2, "y": x.sum(1) * top / 2}
+    z = []
+    for name, value in drawn.items():
+        value = np.asarray(value, np.float64)
+        error = np.maximum(value.std(0), 1e-9) / 4000**0.5
+        z += np.ravel((value.mean(0) - wanted[name]) / error).tolist()
+    return np.array(z)
 
 
 def test_prior_predictive():
@@ -208,9 +233,8 @@ def test_prior_predictive():
     drawn = target.prior_predictive(KEY, 4000)
     shapes = {name: value.shape for name, value in drawn.items()}
     assert shapes == {"top": (4000,), "slope": (4000, 2), "mean": (4000, 7), "y": (4000, 7)}
-    # E[top] of a half normal with scale 2; 5.2 standard errors.
-    mean, sd = 2 * np.sqrt(2 / np.pi), 2 * np.sqrt(1 - 2 / np.pi)
-    assert abs(drawn["top"].mean() - mean) < 5.2 * sd / np.sqrt(4000)
+    # 17 statistics: a false alarm in 4e-6 of all keys.
+    assert np.abs(z_prior(KEY)).max() < 5.2
     improper = Target.from_numpyro(_improper)
     assert improper.prior_predictive(KEY, 10) == {}
 

@@ -58,6 +58,10 @@ def test_degenerate_clouds_have_a_positive_bandwidth(rule: str) -> None:
     two_places = jnp.repeat(jnp.array([[1.234, 5.6], [70.0, -3.0]]), jnp.array([8, 2]), axis=0)
     assert bandwidth.from_rule(rule, two_places) == 1
     assert bandwidth.from_rule(rule, jnp.full((9, 3), 1.2345)) == 1
+    # In some of these, rounding leaves 0.002 between the points that coincide.
+    for seed in range(4):
+        x = 100 * np.random.default_rng(seed).normal(size=(4, 30)).astype(np.float32)
+        assert bandwidth.from_rule(rule, np.repeat(x, [9, 1, 1, 1], axis=0)) == 1
     assert np.isnan(bandwidth.from_rule(rule, two_places.at[3, 1].set(jnp.nan)))
 
 
@@ -259,21 +263,3 @@ def test_impossible_arguments_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         bandwidth.from_rule(*arguments)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("return (pairs + 1) // 2, np.minimum", "return pairs // 2, np.minimum"),
-        ("-(-(rank - num) // 2)", "-(-rank // 2)"),
-        ("rows[1][:, None] == points[1], jnp.inf", "rows[1][:, None] == points[1], 0"),
-        ("_digits(wanted[1] + 2)", "_digits(wanted[1])"),
-    ],
-)
-@pytest.mark.usefixtures("x64")
-def test_a_seeded_bug_is_noticed(mutant: Callable, old: str, new: str) -> None:
-    module = "shoal.sampling.core.bandwidth"
-    broken = mutant(module, (module, old, new))
-    x = np.random.default_rng(0).normal(size=(6, 3))
-    found = [float(broken.from_rule(rule, x)) for rule in MEDIANS]
-    assert not np.allclose(found, [by_sorting(rule, x) for rule in MEDIANS], rtol=1e-9)

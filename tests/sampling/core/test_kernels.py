@@ -173,27 +173,3 @@ def test_impossible_parameters_are_refused(
 
 def test_an_integer_parameter_is_a_float() -> None:
     assert isinstance(kernels.RBF(2).bandwidth, float)
-
-
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(
-    ("old", "new", "name"),
-    [
-        ("q=-value / self.bandwidth, qq", "q=value / self.bandwidth, qq", "rbf"),
-        ("(beta - 1) / self.bandwidth * slope", "beta / self.bandwidth * slope", "imq"),
-        ("-half * (1 + 1 / self.alpha)", "-half * (1 + self.alpha)", "rational quadratic"),
-        ("-_m12(s) / 2 * tangent", "-_m12(s) * tangent", "matern 3/2"),
-        ("q=-rate / 6 * _m32(s)", "q=-rate / 6 * _m12(s)", "matern 5/2"),
-    ],
-)
-def test_a_wrong_derivative_is_noticed(mutant: Any, old: str, new: str, name: str) -> None:
-    module = "shoal.sampling.core.kernels"
-    right, _ = RADIAL[name]
-    broken = getattr(mutant(module, (module, old, new)), type(right).__name__)
-    wrong = broken(**vars(right))
-    q = jnp.array(SQUARED_DISTANCES)
-    first, second = jax.grad(wrong.profile), jax.grad(jax.grad(wrong.profile))
-    agrees = np.allclose(jax.jit(jax.vmap(first))(q), wrong.slope(q)) and np.allclose(
-        jax.jit(jax.vmap(second))(q), wrong.curvature(q)
-    )
-    assert not agrees

@@ -1,0 +1,122 @@
+"""What a row of the table of seeded bugs is, how it is judged, and all rows together.
+
+A row is a bug (module, old text, new text) and the check that must find it: a function of a test
+file, with its arguments. There are two kinds of checks:
+
+- ``z_...(key, *arguments)`` returns statistics that are standard normal on correct code. One that
+  exceeds `THRESHOLD` is an alarm.
+- Any other function, mostly a test of the suite, asserts what must hold to rounding.
+
+A family adds its rows as a module here, with a tuple ``BUGS``, and its name to `FAMILIES`.
+"""
+
+import contextlib
+import importlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from mutants import seeding
+
+THRESHOLD = 5.2
+FAMILIES = (
+    "bandwidth",
+    "chains",
+    "densities",
+    "diagnostics",
+    "kernels",
+    "langevin",
+    "numpyro_bridge",
+    "pairwise",
+    "particles",
+    "randomness",
+    "warmup",
+)
+
+
+class Check(NamedTuple):
+    """A function of a file of ``tests/`` and its arguments.
+
+    Attributes
+    ----------
+    file
+        Path below ``tests/``.
+    name
+        Name in that file; a method of a test class as ``"Class.method"``.
+    arguments
+        Arguments, without the key of a statistical check.
+    """
+
+    file: str
+    name: str
+    arguments: tuple[Any, ...] = ()
+
+    @property
+    def is_statistical(self) -> bool:
+        """Whether the check draws random numbers and returns statistics."""
+        return self.name.startswith("z_")
+
+    def __str__(self) -> str:
+        return f"{self.file}::{self.name}{list(self.arguments) or ''}"
+
+
+class Bug(NamedTuple):
+    """A row: edit ``old`` into ``new`` in ``module``, and ``check`` must raise the alarm."""
+
+    name: str
+    module: str
+    old: str
+    new: str
+    check: Check
+
+    @property
+    def edit(self) -> seeding.Edit:
+        """What `seeding.seeded` takes."""
+        return self.module, self.old, self.new
+
+
+def found_by(file: str, name: str, arguments: tuple[Any, ...], *rows: tuple) -> tuple[Bug, ...]:
+    """Make rows ``(name, module, old, new)`` that one check must find."""
+    return tuple(Bug(*row, Check(file, name, arguments)) for row in rows)
+
+
+def alarm(check: Check, key: jax.Array | None = None) -> str | None:
+    """Run a check against the package as it is now; say what it found wrong, None if nothing.
+
+    Exceptions other than failed assertions pass through: a bug that crashes is not one that
+    needs a test to be seen.
+    """
+    function, context = _load(check)
+    with context:
+        if check.is_statistical:
+            largest = float(np.max(np.abs(statistics(check, key, function))))
+            return None if largest <= THRESHOLD else f"max |z| = {largest:.1f}"
+        try:
+            function(*check.arguments)
+        except AssertionError as error:
+            return str(error).strip().split("\n")[0] or "assertion"
+    return None
+
+
+def statistics(check: Check, key: jax.Array | None, function: Any = None) -> np.ndarray:
+    """Return the statistics of a statistical check for one key (a fixed one by default)."""
+    function = function or _load(check)[0]
+    key = jax.random.key(20) if key is None else key
+    return np.asarray(function(key, *check.arguments), np.float64)
+
+
+def families() -> dict[str, tuple[Bug, ...]]:
+    """Return the rows of every family."""
+    return {name: importlib.import_module(f"mutants.{name}").BUGS for name in FAMILIES}
+
+
+def _load(check: Check) -> tuple[Any, contextlib.AbstractContextManager]:
+    """Return the function, of a test file executed anew, and the precision that it wants."""
+    owner: Any = seeding.execute(check.file)
+    *classes, name = check.name.split(".")
+    for one in classes:
+        owner = getattr(owner, one)()
+    function = getattr(owner, name)
+    marks = [mark for mark in getattr(function, "pytestmark", []) if mark.name == "usefixtures"]
+    wants_x64 = any("x64" in mark.args for mark in marks)
+    return function, jax.enable_x64(True) if wants_x64 else contextlib.nullcontext()

@@ -1,0 +1,53 @@
+"""Every seeded bug is found, and the correct package passes the same checks.
+
+Run with ``-rP`` to see what each check says about its bugs. False alarms of the statistical checks
+over many keys: ``benchmarks/false_alarms.py``.
+"""
+
+from collections.abc import Callable
+
+import pytest
+from mutants.table import Bug, Check, alarm, families
+
+ROWS = [(family, bug) for family, bugs in families().items() for bug in bugs]
+CHECKS = sorted({bug.check for _, bug in ROWS}, key=str)
+
+
+@pytest.mark.parametrize(("family", "bug"), ROWS, ids=[f"{f}: {bug.name}" for f, bug in ROWS])
+def test_a_seeded_bug_is_found(family: str, bug: Bug, mutant: Callable) -> None:
+    with mutant(bug.edit):
+        found = alarm(bug.check)
+    print(f"{family:15} {bug.name:45} {found}")
+    assert found, f"{bug.check} does not notice {bug.edit}"
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=str)
+def test_the_correct_package_passes_the_same_check(check: Check) -> None:
+    assert alarm(check) is None
+
+
+def test_every_family_has_five_bugs_with_names_of_their_own() -> None:
+    for family, bugs in families().items():
+        assert len(bugs) >= 5, family
+        assert len({bug.name for bug in bugs}) == len(bugs), family
+
+
+def test_an_edit_must_match_once(mutant: Callable) -> None:
+    module = "shoal.sampling.langevin.kinetic"
+    for text, times in (("no such text", "0 times"), ("return", "times")):
+        with pytest.raises(ValueError, match=f"occurs .*{times}"), mutant((module, text, "")):
+            pass
+
+
+def test_the_package_is_as_it_was_after_a_bug(mutant: Callable) -> None:
+    from shoal.sampling.core import pairwise
+
+    before = pairwise.kernel_sum
+    with mutant(("shoal.sampling.core._tiles", "_TILE_SIDE.get", "{}.get")):
+        from shoal.sampling.core import kernels, pairwise as fresh
+
+        assert fresh.kernel_sum is not before
+    from shoal.sampling.core import kernels as same, pairwise
+
+    assert pairwise.kernel_sum is before
+    assert same is kernels
