@@ -58,7 +58,9 @@ def save(result: "Result", path: str | Path) -> Path:
     """Write a result as NetCDF; see `Result.save`."""
     import xarray
 
-    path = Path(path)
+    path = _as_path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"path={str(path)!r} is a directory")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path={str(path)!r}: there is no directory {str(path.parent)!r}")
     groups = {
@@ -101,7 +103,8 @@ def load(path: str | Path) -> "Result":
 
     from shoal.inference.result import Result
 
-    if not Path(path).is_file():
+    path = _as_path(path)
+    if not path.is_file():
         raise FileNotFoundError(f"path={str(path)!r}: there is no such file")
     try:
         with h5netcdf.File(path, "r") as file:
@@ -126,6 +129,12 @@ def load(path: str | Path) -> "Result":
         groups=groups,
         **json.loads(record),
     )
+
+
+def _as_path(path: Any) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be a string or a path, got {path!r}")
+    return Path(path)
 
 
 def _compute_groups(target: Any, posterior: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.inference.summary import Labels, flatten
+from shoal.inference.summary import Labels, check_draws, flatten
+from shoal.sampling.core._checks import integer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,8 +57,9 @@ def overview(
 
     Raises
     ------
-    ValueError
-        If a name is not in the posterior or ``max_scalars`` is below one.
+    TypeError, ValueError
+        If ``result`` holds no draws, a name or label is not in the posterior or ``max_scalars`` is
+        below one.
 
     Examples
     --------
@@ -68,8 +70,7 @@ def overview(
     >>> len(overview(Result({"theta": draws}, {})).axes)
     6
     """
-    if max_scalars < 1:
-        raise ValueError(f"max_scalars must be at least 1, got {max_scalars}")
+    max_scalars = integer("max_scalars", max_scalars)
     scalars = flatten(result, names, labels)
     shown = scalars[:max_scalars]
     figure = new_figure(9.0, 1.0 + 1.25 * len(shown))
@@ -130,7 +131,8 @@ def forest(
     >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
     ['theta[a]', 'theta[b]', 'theta[c]']
     """
-    rows = min(max_scalars, len(flatten(result, names, labels)))
+    rows = min(integer("max_scalars", max_scalars), len(flatten(result, names, labels)))
+    _check_others(others)
     figure = new_figure(7.0, 1.1 + (0.22 + 0.06 * len(others or {})) * rows)
     ax = figure.subplots()
     draw_forest(ax, result, names, max_scalars=max_scalars, labels=labels, others=others)
@@ -162,7 +164,13 @@ def statistics(result: "Result", title: str | None = None) -> "Figure":
     ValueError
         If the result has none of these statistics.
     """
+    check_draws("result", result)
     stats = result.sample_stats
+    for name, value in stats.items():
+        shape = np.shape(value)
+        if len(shape) < 2:
+            label = f"result.sample_stats[{name!r}]"
+            raise ValueError(f"{label} must have shape (chain, draw), got {shape}")
     panels = [
         (name, draw)
         for name, draw in (
@@ -181,6 +189,14 @@ def statistics(result: "Result", title: str | None = None) -> "Figure":
         draw(ax, np.asarray(stats[name], float))
         _tidy(ax)
     return figure
+
+
+def _check_others(others: Any) -> None:
+    """Raise for what is no dict of results."""
+    if not isinstance(others, Mapping | None):
+        raise TypeError(f"others must be a dict of results by name, got {others!r}")
+    for name, other in (others or {}).items():
+        check_draws(f"others[{name!r}]", other)
 
 
 def draw_density(ax: "Axes", draws: np.ndarray, diverging: np.ndarray | None = None) -> None:
@@ -353,4 +369,6 @@ def _describe(result: "Result") -> str:
     diverging = result.sample_stats.get("diverging")
     if diverging is not None and np.any(diverging):
         words += f", {int(np.sum(diverging))} divergent"
+    broken = {k: int(np.sum(~np.isfinite(v))) for k, v in result.posterior.items()}
+    words += "".join(f", {count} of {name} not finite" for name, count in broken.items() if count)
     return words

@@ -11,14 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from shoal.inference.arviz import import_arviz
-
-if TYPE_CHECKING:
-    from shoal.inference.result import Result
+from shoal.inference.result import Result
+from shoal.sampling.core._checks import real_values
 
 Labels = Mapping[str, Sequence[str]]
 
@@ -79,6 +78,11 @@ class Summary:
 
     def verdict(self) -> str:
         """Say whether the chains agree and are long enough, and name the scalar that is worst."""
+        broken = np.flatnonzero(~np.isfinite(self.columns["mean"]))
+        if broken.size:
+            shown = ", ".join(self.names[i] for i in broken[:4])
+            more = f" and {broken.size - 4} more" if broken.size > 4 else ""
+            return f"Not finite: there are draws that are NaN or infinite of {shown}{more}."
         r_hat, ess = self.columns["r_hat"], self.columns["ess_bulk"]
         known = np.isfinite(r_hat) & np.isfinite(ess)
         if not known.any():
@@ -116,8 +120,9 @@ def summarize(
 
     Raises
     ------
-    ValueError
-        If a name or the number of labels does not fit the posterior, or weights are unequal.
+    TypeError, ValueError
+        If ``result`` is no `Result` with draws ``(chain, draw, ...)``, a name, a variable's labels
+        or their number does not fit the posterior, or weights are unequal.
 
     Examples
     --------
@@ -131,6 +136,7 @@ def summarize(
     >>> bool((summary.columns["r_hat"] < 1.01).all())
     True
     """
+    check_draws("result", result)
     if result.log_weights is not None and np.ptp(result.log_weights) > 0:
         raise ValueError("result has unequal weights; summarize result.to_arviz(), which resamples")
     scalars = flatten(result, names, labels)
@@ -173,7 +179,15 @@ def flatten(
     result: "Result", names: Sequence[str] | None = None, labels: Labels | None = None
 ) -> list[tuple[str, np.ndarray]]:
     """Split a posterior into named scalars, arrays ``(chain, draw)``; see `summarize`."""
-    labels = json.loads(result.attributes.get("labels", "{}")) if labels is None else labels
+    check_draws("result", result)
+    if names is not None and (isinstance(names, str) or not isinstance(names, Sequence)):
+        raise TypeError(f"names must be a list of names, got {names!r}")
+    if labels is None:
+        labels = json.loads(result.attributes.get("labels", "{}"))
+    elif not isinstance(labels, Mapping):
+        raise TypeError(f"labels must be a dict by name of a variable, got {labels!r}")
+    elif not set(labels) <= set(result.posterior):
+        raise ValueError(f"labels: {sorted(labels)} are not all among {sorted(result.posterior)}")
     unknown = sorted(set(names or ()) - set(result.posterior))
     if unknown:
         raise ValueError(f"names: there is no {unknown} among {sorted(result.posterior)}")
@@ -192,8 +206,27 @@ def flatten(
         for i, index in enumerate(product(*axes)):
             scalars.append((f"{name}[{', '.join(index)}]" if axes else name, rows[..., i]))
     if not scalars:
-        raise ValueError(f"the posterior holds no number: its names are {list(result.posterior)}")
+        raise ValueError(
+            f"the posterior of result holds no number: its names are {list(result.posterior)}"
+        )
     return scalars
+
+
+def check_draws(argument: str, result: Any) -> None:
+    """Raise unless a result's posterior holds numbers ``(chain, draw, ...)``, as many of each."""
+    if not isinstance(result, Result):
+        raise TypeError(f"{argument} must be a shoal.inference.Result, got {type(result).__name__}")
+    leading = None
+    for name, value in result.posterior.items():
+        label, array = f"{argument}.posterior[{name!r}]", np.asarray(value)
+        if array.dtype != bool:
+            real_values(label, array)
+        leading = array.shape[:2] if leading is None else leading
+        if array.ndim < 2 or array.shape[:2] != leading:
+            raise ValueError(
+                f"{label} must have shape (chain, draw, ...), as many of each for all names; got "
+                f"{array.shape}"
+            )
 
 
 def _diagnostics(draws: np.ndarray) -> dict[str, np.ndarray]:

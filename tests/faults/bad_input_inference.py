@@ -101,7 +101,9 @@ _density = kind.log_density().called("log density", "log_density", "model", "ini
 _tuning = dict(
     num_warmup=kind.count(2, lowest=0),
     tune_metric=kind.choice(None, "full"),
-    target_acceptance=kind.fraction().without("None", "vector"),
+    target_acceptance=kind.fraction().without(
+        "None", "vector", "text", "complex", "object", "ragged"
+    ),
 )
 _run = dict(
     key=kind.key(),
@@ -147,7 +149,8 @@ SAMPLE["sample(sampler)"] = entry(
     sampler=kind.Slot("mala", _bad_samplers).called("sampler", "step_size", "inverse_mass_matrix"),
 )
 SAMPLE["sample(model)"] = entry(
-    _sample("mala"), key=kind.Slot(KEY, {}), model=MODELS, model_args=DATA, model_kwargs=KWARGS,
+    _sample("mala"), key=kind.Slot(KEY, {}), model=MODELS, model_args=DATA.without("number"),
+    model_kwargs=KWARGS.without("text"),
     init=kind.Slot(None, SITES),
 )  # fmt: skip
 SAMPLE["sample(target)"] = entry(

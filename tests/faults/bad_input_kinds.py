@@ -24,6 +24,7 @@ class Bad(NamedTuple):
     make: Callable[[Any], Any]
     says: str
     propagates: bool = False  # the call returns, and NaN shows in what it returns
+    is_reported: bool = False  # the call returns, and what it returns says so in words
     is_own: bool = False  # the user's own function raises: its exception passes through
 
 
@@ -48,6 +49,16 @@ class Slot(NamedTuple):
         """Return the slot where one row shows as NaN in what is returned."""
         rows = {**self.bad, row: self.bad[row]._replace(propagates=True)}
         return self._replace(bad=rows).without("inf in one entry")
+
+    def reporting(self, **rows: str) -> "Slot":
+        """Return the slot where rows are no error: the result says so, in words that match."""
+        reported = {
+            row.replace("_", " "): self.bad[row.replace("_", " ")]._replace(
+                says=says, is_reported=True
+            )
+            for row, says in rows.items()
+        }
+        return self._replace(bad={**self.bad, **reported})
 
     def called(self, *names: str) -> "Slot":
         """Return the slot with other names for messages, in place of the argument's."""
@@ -240,6 +251,7 @@ class Entry(NamedTuple):
 
     call: Callable[..., Any]
     slots: dict[str, Any]
+    report: Callable[[Any], str]  # what the entry point says of its result
 
     def good(self) -> dict[str, Any]:
         """Return the arguments that are fine."""
@@ -255,8 +267,9 @@ class Cell(NamedTuple):
     bad: Any
 
 
-def entry(call: Callable[..., Any], **slots: Any) -> Entry:
-    return Entry(call, slots)
+def entry(call: Callable[..., Any], report: Callable[[Any], str] = str, **slots: Any) -> Entry:
+    """Describe an entry point: a slot for each keyword; ``report`` reads a result's warnings."""
+    return Entry(call, slots, report)
 
 
 def cells(entries: dict[str, Entry]) -> Iterator[tuple[str, Cell]]:

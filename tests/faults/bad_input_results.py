@@ -68,7 +68,8 @@ DIAGNOSTICS = {
     ),
     "diagnostics.linear_gaussian_test": entry(
         diagnostics.linear_gaussian_test, key=kind.key(), kernel=_kernel,
-        num_particles=kind.count(50).plus(one=(1, "1")), num_steps=kind.count(2), threshold=_threshold, batch_size=kind.count(50),
+        num_particles=kind.count(50).plus(one=(1, "1")), num_steps=kind.count(2),
+        threshold=_threshold, batch_size=kind.count(50),
         mean=kind.shorter(kind.numbers(np.zeros(2))),
         transition=kind.numbers(0.8 * np.eye(2)).plus(too_far=(np.eye(2), "spectral radius")),
         noise_covariance=kind.numbers(0.36 * np.eye(2)).plus(
@@ -76,7 +77,8 @@ DIAGNOSTICS = {
         ),
     ),
     "diagnostics.rank_test": entry(
-        diagnostics.rank_test, **_study, num_replicates=kind.count(50).plus(few=(9, "9")).called("num_replicates", "num_particles"),
+        diagnostics.rank_test, **_study,
+        num_replicates=kind.count(50).plus(few=(9, "9")).called("num_replicates", "num_particles"),
         num_states=kind.count(4).plus(one=(1, "1"), many=(40, "40")), alpha=kind.fraction(1e-6),
         features=_features, log_density=_features,
     ),
@@ -110,9 +112,15 @@ _results = kind.Slot(_result(), {
     ),
     "text": bad(_result(posterior={"theta": np.full((2, 5), "a")}), "'theta'.*<U1"),
     "NaN in one entry": bad(
-        _result(posterior={"theta": _draws_with_nan}), r"'theta'.*\[0, 2, 1\].*nan"
-    ),
+        _result(posterior={"theta": _draws_with_nan}), r"Not finite.*theta\[1\]"
+    )._replace(is_reported=True),
 })  # fmt: skip
+
+
+def _title(figure: Any) -> str:
+    return figure.get_suptitle() + "".join(ax.get_title() for ax in figure.axes)
+
+
 _names = kind.Slot(None, {
     "unknown": bad(["sigma"], "sigma"), "text": bad("sigma"), "number": bad(3),
 })  # fmt: skip
@@ -121,15 +129,20 @@ _labels = kind.Slot(None, {
     "list": bad(["a", "b", "c"], "dict"),
 })  # fmt: skip
 _table = dict(result=_results, names=_names, labels=_labels)
+_picture = dict(
+    result=_results.reporting(NaN_in_one_entry="1 of theta not finite"), names=_names,
+    labels=_labels, max_scalars=kind.count(2),
+)  # fmt: skip
 _others = kind.Slot(None, {
     "number": bad(3), "list": bad([_result()], "dict"), "no result": bad({"nuts": 3}, "nuts"),
 })  # fmt: skip
 TABLES = {
-    "summarize": entry(summarize, **_table),
-    "plot.overview": entry(plot.overview, **_table, max_scalars=kind.count(2)),
-    "plot.forest": entry(plot.forest, **_table, max_scalars=kind.count(2), others=_others),
+    "summarize": entry(summarize, lambda summary: summary.verdict(), **_table),
+    "plot.overview": entry(plot.overview, _title, **_picture),
+    "plot.forest": entry(plot.forest, _title, **_picture, others=_others),
     "plot.statistics": entry(plot.statistics, result=kind.Slot(_result(), {
-        "None": bad(None, "NoneType"), "nothing in it": bad(_result(sample_stats={}), "sample_stats"),
+        "None": bad(None, "NoneType"),
+        "nothing in it": bad(_result(sample_stats={}), "sample_stats"),
         "no draw axis": bad(_result(sample_stats={"lp": np.zeros(3)}), r"'lp'.*\(3,\)"),
     })),
 }  # fmt: skip
@@ -179,14 +192,16 @@ def _lines(*lines: tuple[str, str]) -> Any:
 FILES = {
     "Result.load": entry(Result.load, path=kind.Slot(_folder() / "good.nc", _paths())),
     "Result.save": entry(_result().save, path=kind.Slot(_folder() / "new.nc", {
-        "no such folder": bad(_folder() / "none" / "x.nc", "none"), "folder": bad(_folder(), "path"),
+        "no such folder": bad(_folder() / "none" / "x.nc", "none"),
+        "folder": bad(_folder(), "path"),
         "number": bad(3), "None": bad(None),
     })),
     "shoal": entry(_command, line=_lines(
         ("", "COMMAND"), ("smaple", "'smaple'"), ("summary", "run"), ("sample", "FILE:MODEL"),
         ("summary DIR/none.nc", "none.nc"), ("summary DIR/text.nc", "text.nc"),
         ("summary DIR/half.nc", "half.nc"), ("summary DIR", "path"),
-        ("summary DIR/good.nc --var sigma", "--var sigma"), ("plot DIR/good.nc --var sigma", "sigma"),
+        ("summary DIR/good.nc --var sigma", "--var sigma"),
+        ("plot DIR/good.nc --var sigma", "--var sigma"),
         ("plot DIR/good.nc --kind pie", "'pie'"), ("plot DIR/good.nc --out DIR/x.xyz", "x.xyz"),
         ("plot DIR/good.nc --out DIR/none/x.png", "none"), ("sample model.py", "'model.py'"),
         ("sample DIR/none.py:model", "none.py"), ("sample DIR/text.nc:model", "text.nc"),

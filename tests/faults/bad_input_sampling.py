@@ -149,7 +149,9 @@ CORE = {
         particles=_finite(X),
         value=kind.positive(),
     ),
-    "bandwidth.track": entry(bandwidth.track, particles=_array(X)),
+    "bandwidth.track": entry(
+        bandwidth.track, particles=_array(X), where=_mask.without("None")._replace(good=None)
+    ),
     "bandwidth.update": entry(
         functools.partial(bandwidth.update, bandwidth.track(X)),
         near=_finite(jnp.ones(3)),
