@@ -1,0 +1,158 @@
+"""A process that runs something with checkpoints, and can be killed at any moment.
+
+``python victim.py FOLDER`` imports everything once and then obeys lines on stdin, each a JSON list
+``[case, number of the attempt, options]``. For each it forks a child that does the case in
+``FOLDER/<run>`` and answers with the child's pid and later with its exit status. Forking saves the
+imports; no backend of JAX exists before the fork (BlackJAX, which makes one, is imported later).
+
+The child writes ``reached`` (the rows that the run has reported as done) whenever it is told of
+progress, ``began`` (the rows it found on the disk) once, and at the end ``result.npz``.
+"""
+
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import shoal.inference.run as driver
+from shoal.inference import Checkpoint, _work, cache, sample
+from shoal.inference.run import run
+from shoal.sampling.core.pairwise import Ring
+
+sys.path.insert(0, str(Path(__file__).parent))
+from algorithms import SteinEnsemble
+
+KEY = jax.random.key  # called in the child alone
+
+
+def log_density(x):
+    """Skewed in the first coordinate, Gaussian in the others."""
+    return jnp.sum(x[:1] - jnp.exp(x[:1])) - 0.5 * jnp.sum(x[1:] ** 2)
+
+
+def position(state, info):
+    return state.position
+
+
+def _sample(sampler, dim, num_samples):
+    def case(folder, mesh, told):
+        result = sample(
+            KEY(3), log_density, sampler, init=jnp.zeros(dim), num_chains=16, num_warmup=40,
+            num_samples=num_samples, checkpoint=Checkpoint(folder, every=0.0), progress=told,
+            mesh=mesh, on_failure="ignore",
+        )  # fmt: skip
+        return {"position": result.posterior["position"], "lp": result.sample_stats["lp"]}
+
+    return case
+
+
+def _ensemble(num_particles, num_steps):
+    def case(folder, mesh, told):
+        ring = None if mesh is None else Ring(mesh, "particles")
+        means = jnp.array([[2.0, 0.0], [-2.0, 1.0]])
+        ensemble = SteinEnsemble(means, 0.1, 0.05, ring=ring)
+        state = ensemble.init(jax.random.normal(KEY(0), (num_particles, 2)))
+        finished = run(
+            KEY(1), ensemble, state, num_steps, keep=position, progress=told, mesh=mesh,
+            checkpoint=Checkpoint(folder, every=0.0),
+        )  # fmt: skip
+        return {"position": finished.kept}
+
+    return case
+
+
+CASES = {
+    "adjusted": _sample("mala", 200, 150),
+    "unadjusted": _sample("baoab", 200, 150),
+    "nuts": _sample("nuts", 20, 60),
+    "interacting": _ensemble(200, 300),
+    # Sixteen megabytes of state: the kill falls into a write.
+    "large": _sample("mala", 60_000, 12),
+}
+
+
+def die_at(name, count):
+    """Kill this process at the ``count``-th call of a function of the operating system."""
+    original, calls = getattr(os, name), [0]
+
+    def hooked(*arguments, **options):
+        calls[0] += 1
+        if calls[0] == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments, **options)
+
+    setattr(os, name, hooked)
+
+
+def do(case, folder, options):
+    """Run a case to its end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if options.get("cache"):
+        cache.enable_compilation_cache(options["cache"])
+    if "die_at" in options:
+        die_at(*options["die_at"])
+    # Short chunks, and as much saving as computing.
+    _work.CHUNK_SECONDS, _work._SAVING_PART = options.get("chunk", 0.005), 1
+    mesh, rank = None, options.get("rank", 0)
+    if "port" in options:
+        jax.distributed.initialize(
+            f"127.0.0.1:{options['port']}", 2, rank, heartbeat_timeout_seconds=10,
+            shutdown_timeout_seconds=10, initialization_timeout=60,
+        )  # fmt: skip
+        mesh = jax.make_mesh((jax.device_count(),), ("particles",))
+    note_beginnings(folder / "began")
+
+    def told(progress):
+        (folder / "reached.tmp").write_text(json.dumps([progress.phase, progress.done]))
+        os.rename(folder / "reached.tmp", folder / "reached")
+
+    arrays = CASES[case](folder / "run", mesh, told)
+    if rank == 0:
+        np.savez(folder / "result.tmp.npz", **arrays)
+        os.rename(folder / "result.tmp.npz", folder / "result.npz")
+
+
+def note_beginnings(path):
+    """Write down, for each phase, how many steps were found on the disk."""
+    found, original = {}, driver.Reporter
+
+    def reporter(phase, total, progress, done):
+        found[phase] = done
+        path.write_text(json.dumps(found))
+        return original(phase, total, progress, done)
+
+    driver.Reporter = reporter
+
+
+def serve(folder):
+    """Obey stdin until it ends: fork a child for each line, say its pid and its exit status."""
+    for line in sys.stdin:
+        case, name, options = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+                os.dup2(log, sys.stdout.fileno())
+                os.dup2(log, sys.stderr.fileno())
+                do(case, folder / name, options)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]))
