@@ -59,7 +59,7 @@ def particle_keys(key: jax.Array, particle_ids: jax.Array) -> jax.Array:
         If ``key`` is not one typed key or ``particle_ids`` no vector of integers.
     """
     check_key(key)
-    dtype = getattr(particle_ids, "dtype", None)
+    dtype: Any = getattr(particle_ids, "dtype", None)
     if not jnp.issubdtype(dtype, np.integer) or len(particle_ids.shape) != 1:
         raise TypeError(
             "particle_ids must be an array of integers of shape (n,), got "
