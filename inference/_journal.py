@@ -13,6 +13,7 @@ Where several processes run together, each writes the particles that lie with it
 of the others' in it. Whoever continues puts the parts together, in whatever number.
 """
 
+import contextlib
 import fcntl
 import os
 import re
@@ -29,6 +30,47 @@ from shoal.inference.checkpoint import Contents, DamagedCheckpoint, ForeignCheck
 from shoal.inference.hosts import agree
 
 _STATE = re.compile(r"state-(\d{6,})\.ckpt")
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**62
+
+
+def _are_digests(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(digest, str) for digest in value)
+
+
+def _are_ranges(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(map(_is_count, pair))
+        and pair[0] <= pair[1]
+        for pair in value
+    )
+
+
+def _is_run(value: Any) -> bool:
+    """Whether this is what the driver notes with a state."""
+    if not isinstance(value, dict):
+        return False
+    identity = value.get("identity")
+    return (
+        all(_is_count(value.get(name)) for name in ("rows", "thin"))
+        and type(value.get("first_step")) is int
+        and all(type(value.get(name)) in (int, float) for name in ("seconds", "compile_seconds"))
+        and isinstance(identity, dict)
+        and all(isinstance(entry, str) for entry in identity.values())
+    )
+
+
+# What the files' JSON objects have to be.
+_OF_PART = {"ranges": _are_ranges}
+_OF_DRAWS = {"ranges": _are_ranges, "previous": _are_digests}
+_OF_STATE = {
+    "ranges": _are_ranges, "parts": _are_digests, "segments": _is_count, "last": _are_digests,
+    "run": _is_run,
+}  # fmt: skip
 
 
 class Checkpoint(NamedTuple):
@@ -108,7 +150,7 @@ class Lock:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "lock"
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
 
     def __enter__(self) -> "Lock":
         problem = self._take() if jax.process_index() == 0 else ""
@@ -122,17 +164,18 @@ class Lock:
 
     def _take(self) -> str:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = self._path.open("a+")
+        file = self._path.open("a+b", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
-            owner = file.read().strip() or "another process"
+            owner = file.read(200).decode(errors="replace").strip() or "another process"
             file.close()
             return f"{self._path.parent} is in use by {owner}: two runs cannot share a folder"
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        # The name is a courtesy to others, which a full disk may do without.
+        with contextlib.suppress(OSError):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         self._file = file
         return ""
 
@@ -189,7 +232,8 @@ class Journal:
         if not agree(np.array([ok]), where)[0, 0]:
             return False
         self.generation, self.segments, self._last = generation, segments, last
-        self._state(generation - 2, rank).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # one more than needed does no harm
+            self._state(generation - 2, rank).unlink()
         return True
 
     def find(self, state: Any, rows: Any, where_state: Any, where_rows: Any) -> Saved | None:
@@ -220,6 +264,11 @@ class Journal:
             checkpoint.sweep(self.directory)
         names = sorted(self.directory.glob("state-*.ckpt"))
         numbers = sorted({int(m[1]) for path in names if (m := _STATE.fullmatch(path.name))})
+        if not numbers and any(self.directory.glob(self._draws(2, 0).name)):
+            # The second draws are written only where there is a state.
+            raise DamagedCheckpoint(
+                f"{self.directory}: has draws, but no state: delete the folder to start anew"
+            )
         damage: DamagedCheckpoint | None = None
         for number in reversed(numbers):
             try:
@@ -238,38 +287,36 @@ class Journal:
         return None
 
     def _read(self, number: int, state: Any, rows: Any, where_state: Any, where_rows: Any) -> Saved:
-        first = checkpoint.read(self._state(number, 0))
-        try:
-            meta, segments, last = (first.meta[name] for name in ("run", "segments", "last"))
-            digests = first.meta["parts"]
-        except KeyError as error:
-            raise DamagedCheckpoint(f"{self._state(number, 0)}: is no state of a run") from error
+        path = self._state(number, 0)
+        first = checkpoint.read(path)
+        _check_meta(first, _OF_STATE, path)
+        meta, segments, last = (first.meta[name] for name in ("run", "segments", "last"))
         parts = [first]
-        for rank, digest in enumerate(digests, start=1):
-            parts.append(self._expect(self._state(number, rank), digest))
-        found, previous = [], last
+        for rank, digest in enumerate(first.meta["parts"], start=1):
+            parts.append(self._expect(self._state(number, rank), digest, _OF_PART))
+        whole = _join(parts, state, where_state, 0, path)
+        history, previous = [], last
         for index in range(segments, 0, -1):
             pieces = [
-                self._expect(self._draws(index, rank), digest)
+                self._expect(self._draws(index, rank), digest, _OF_DRAWS)
                 for rank, digest in enumerate(previous)
             ]
-            found.append(pieces)
-            previous = pieces[0].meta.get("previous", [])
-        source = str(self._state(number, 0))
-        whole = _join(parts, state, where_state, 0, source)
-        history = [self._join_rows(pieces, rows, where_rows) for pieces in reversed(found)]
+            if not pieces:
+                raise DamagedCheckpoint(f"{path}: names no draws of save {index} of {segments}")
+            history.append(_join_rows(pieces, rows, where_rows, self._draws(index, 0)))
+            previous = pieces[0].meta["previous"]
         joined = lambda *blocks: np.concatenate(blocks)
-        stacked = jax.tree.map(joined, *history) if history else None
+        stacked = jax.tree.map(joined, *reversed(history)) if history else None
+        kept = next((len(leaf) for leaf in jax.tree.leaves(stacked)), 0)
+        if jax.tree.leaves(rows) and kept != meta["rows"]:
+            raise ForeignCheckpoint(
+                f"{path}: is of a run that kept {kept} of {meta['rows']} rows: give the same keep, "
+                "or choose another folder"
+            )
         self.segments, self._last = segments, last
         return Saved(whole, stacked, meta)
 
-    def _join_rows(self, pieces: list[Contents], rows: Any, where: Any) -> Any:
-        """Put one segment together: like a row, with a leading axis of its own length."""
-        length = next((len(a) for a in pieces[0].arrays.values()), 0)
-        like = jax.tree.map(lambda s: jax.ShapeDtypeStruct((length, *s.shape), s.dtype), rows)
-        return _join(pieces, like, where, 1, str(self.directory))
-
-    def _expect(self, path: Path, digest: str) -> Contents:
+    def _expect(self, path: Path, digest: str, of: dict[str, Any]) -> Contents:
         """Read a file that must be the one with this digest."""
         try:
             contents = checkpoint.read(path)
@@ -277,6 +324,7 @@ class Journal:
             raise DamagedCheckpoint(f"{path}: is missing") from None
         if contents.digest != digest:
             raise DamagedCheckpoint(f"{path}: is whole, but not the file that belongs here")
+        _check_meta(contents, of, path)
         return contents
 
     def _state(self, number: int, rank: int) -> Path:
@@ -286,7 +334,14 @@ class Journal:
         return self.directory / f"draws-{number:06d}{f'.{rank}' if rank else ''}.ckpt"
 
 
-def _join(parts: list[Contents], like: Any, where: Any, axis: int, source: str) -> Any:
+def _join_rows(pieces: list[Contents], rows: Any, where: Any, path: Path) -> Any:
+    """Put one segment together: like a row, with a leading axis of its own length."""
+    length = next((len(a) for a in pieces[0].arrays.values() if a.ndim), 0)
+    like = jax.tree.map(lambda s: jax.ShapeDtypeStruct((length, *s.shape), s.dtype), rows)
+    return _join(pieces, like, where, 1, path)
+
+
+def _join(parts: list[Contents], like: Any, where: Any, axis: int, path: Path) -> Any:
     """Put the processes' parts together along the particle axis, in the structure of ``like``."""
     joined = dict(parts[0].arrays)
     flags = [
@@ -296,18 +351,33 @@ def _join(parts: list[Contents], like: Any, where: Any, axis: int, source: str) 
     for name, flag in flags if len(parts) > 1 else ():
         if not flag or name not in joined:
             continue
-        blocks = [part.arrays[name] for part in parts]
-        rows = np.concatenate([_indices(part) for part in parts])
-        stacked = np.concatenate(blocks, axis)
-        if not np.array_equal(np.sort(rows), np.arange(stacked.shape[axis])):
-            raise ForeignCheckpoint(f"{source}: the parts do not make up a whole")
-        joined[name] = np.take(stacked, np.argsort(rows), axis)
-    return checkpoint.restore(parts[0]._replace(arrays=joined), like, source)
+        joined[name] = _joined([part.arrays.get(name) for part in parts], parts, axis, path)
+    return checkpoint.restore(parts[0]._replace(arrays=joined), like, str(path))
 
 
-def _indices(part: Contents) -> np.ndarray:
-    ranges = [np.arange(lo, hi) for lo, hi in part.meta["ranges"]]
-    return np.concatenate([np.empty(0, int), *ranges])
+def _joined(blocks: list[Any], parts: list[Contents], axis: int, path: Path) -> np.ndarray:
+    """Put one array together, each part's particles where its ranges say."""
+    foreign = ForeignCheckpoint(f"{path}: the processes' parts do not make up a whole")
+    for block, part in zip(blocks, parts, strict=True):
+        held = sum(hi - lo for lo, hi in part.meta["ranges"])
+        if block is None or block.ndim <= axis or block.shape[axis] != held:
+            raise foreign
+        if (block.ndim, block.dtype) != (blocks[0].ndim, blocks[0].dtype):
+            raise foreign
+    ranges = [np.arange(lo, hi) for part in parts for lo, hi in part.meta["ranges"]]
+    rows = np.concatenate([np.empty(0, int), *ranges])
+    if not np.array_equal(np.sort(rows), np.arange(len(rows))):
+        raise foreign
+    shapes = {block.shape[:axis] + block.shape[axis + 1 :] for block in blocks}
+    if len(shapes) > 1:
+        raise foreign
+    return np.take(np.concatenate(blocks, axis), np.argsort(rows), axis)
+
+
+def _check_meta(contents: Contents, wanted: dict[str, Any], path: Path) -> None:
+    for name, is_right in wanted.items():
+        if not is_right(contents.meta.get(name)):
+            raise DamagedCheckpoint(f"{path}: is no file of a run: its {name} is missing or wrong")
 
 
 def _encode(*digests: str) -> np.ndarray:

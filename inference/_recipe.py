@@ -19,11 +19,12 @@ import numpy as np
 
 from shoal.inference import checkpoint
 from shoal.inference._draw import Options, Plan
-from shoal.inference.checkpoint import DamagedCheckpoint, ForeignCheckpoint
+from shoal.inference.checkpoint import Contents, DamagedCheckpoint, ForeignCheckpoint
+from shoal.inference.samplers import NAMES
 from shoal.inference.target import Target
 from shoal.sampling import langevin
 from shoal.sampling.core.algorithm import Sampler
-from shoal.sampling.core.random import normal
+from shoal.sampling.core.random import check_key, normal
 
 NAME = "run.ckpt"
 _NUM_PROBES = 8
@@ -45,6 +46,19 @@ class Model(NamedTuple):
     kwargs: Mapping[str, Any] = types.MappingProxyType({})
 
 
+class _Stored(NamedTuple):
+    """What a folder tells: a plan without its target, and how to find that."""
+
+    key: jax.Array
+    options: Options
+    positions: Any
+    model: list[str] | None
+    arguments: Any
+    sampler: Any
+    is_numpyro: bool
+    probe: np.ndarray
+
+
 def write(directory: Path, plan: Plan, model: Model, allow_changed_target: bool) -> None:
     """Store a run's arguments in its folder, or check that they are those stored there.
 
@@ -57,7 +71,7 @@ def write(directory: Path, plan: Plan, model: Model, allow_changed_target: bool)
     """
     arrays: list[Any] = []
     meta = {
-        "options": plan.options._asdict(),
+        "options": {name: _plain(value) for name, value in plan.options._asdict().items()},
         "positions": _to_json(plan.positions, arrays),
         "model": _name_of(model.function),
         "arguments": _to_json([list(model.args), dict(model.kwargs)], arrays),
@@ -71,19 +85,55 @@ def write(directory: Path, plan: Plan, model: Model, allow_changed_target: bool)
             checkpoint.save(path, tree, meta)
         return
     found = checkpoint.read(path)
-    there = dict(found.meta["options"])
+    there = _stored(found, path)
     # A run may become longer.
-    there["num_samples"] = plan.options.num_samples
+    options = there.options._replace(num_samples=plan.options.num_samples)
     for name, value in plan.options._asdict().items():
-        if there.get(name) != value:
+        if getattr(options, name) != value:
             raise ForeignCheckpoint(
-                f"{directory} holds a run with {name}={there.get(name)!r}, not {value!r}; "
+                f"{directory} holds a run with {name}={getattr(options, name)!r}, not {value!r}; "
                 "resume it as it was, or choose another folder"
             )
-    if not np.array_equal(found.arrays["['key']"], jax.random.key_data(plan.key)):
+    same_generator = jax.random.key_impl(there.key) == jax.random.key_impl(plan.key)
+    data_there, data_here = map(jax.random.key_data, (there.key, plan.key))
+    if not same_generator or not np.array_equal(data_there, data_here):
         raise ForeignCheckpoint(f"{directory} holds a run with another key")
     if not allow_changed_target:
-        _check_target(directory, found.arrays["['probe']"], np.asarray(tree["probe"]))
+        _check_target(directory, there.probe, np.asarray(tree["probe"]))
+        _check_starts(directory, there.positions, plan.positions)
+    if plan.options.num_samples > there.options.num_samples:
+        _lengthen(path, found, plan)
+
+
+def _lengthen(path: Path, found: Contents, plan: Plan) -> None:
+    """Note that the run became longer; whoever continues it next need not know."""
+    if jax.process_index() > 0:
+        return
+    tree = {"key": plan.key, "probe": found.arrays["['probe']"], "arrays": _arrays_of(found)}
+    options = {**found.meta["options"], "num_samples": _plain(plan.options.num_samples)}
+    checkpoint.save(path, tree, {**found.meta, "options": options})
+
+
+def _plain(value: Any) -> Any:
+    """Make numbers of NumPy Python's, which JSON can hold."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _arrays_of(found: Contents) -> list[np.ndarray]:
+    return [array for name, array in found.arrays.items() if name.startswith("['arrays']")]
+
+
+def _check_starts(directory: Path, there: Any, here: Any) -> None:
+    """Raise unless a run started where this one would, to rounding."""
+    if there is None:
+        return
+    same = len({jax.tree.structure(there), jax.tree.structure(here)}) == 1
+    is_close = lambda a, b: a.shape == b.shape and np.allclose(a, b, 1e-4, 1e-4, True)
+    if not same or not all(map(is_close, jax.tree.leaves(there), jax.tree.leaves(here))):
+        raise ForeignCheckpoint(
+            f"{directory} holds a run that started elsewhere: give the same init, or choose "
+            "another folder"
+        )
 
 
 def _check_target(directory: Path, there: np.ndarray, here: np.ndarray) -> None:
@@ -106,36 +156,107 @@ def read(
     ------
     FileNotFoundError
         If the folder holds no run.
+    DamagedCheckpoint, ForeignCheckpoint
+        If what is stored is no run, or one of another model.
     ValueError
         If something was stored by no name and is not given.
     """
     path = directory / NAME
     if not path.exists():
         raise FileNotFoundError(f"{directory} holds no run: there is no {NAME} in it")
-    found = checkpoint.read(path)
-    arrays = [v for k, v in found.arrays.items() if k.startswith("['arrays']")]
-    meta = found.meta
-    data, generator = found.arrays["['key']"], found.generators["['key']"]
-    key = jax.random.wrap_key_data(jnp.asarray(data), impl=generator)
-    options = Options(**meta["options"])
+    there = _stored(checkpoint.read(path), path)
+    options = there.options
     if num_samples is not None:
         options = options._replace(num_samples=num_samples)
-    model = _find_model(meta, arrays, function, args, kwargs, directory)
+    model = _find_model(there, function, args, kwargs, directory)
     if isinstance(model.function, Target):
         target = model.function
-    elif meta["is_numpyro"]:
+    elif there.is_numpyro:
         target = Target.from_numpyro(*model)
     else:
         target = Target.from_log_density(model.function)
-    if meta["positions"] is None:
+    if there.positions is None:
         raise ValueError(
             f"the positions of the run in {directory} are no dicts, lists or tuples of arrays: "
             "continue it with the same call of sample instead"
         )
-    positions = jax.tree.map(jnp.asarray, _from_json(meta["positions"], arrays))
     if sampler is None:
-        sampler = _sampler_from_json(meta["sampler"], arrays, directory)
-    return Plan(key, target, sampler, positions, options), model
+        sampler = there.sampler
+    if sampler is None:
+        raise ValueError(
+            f"the sampler of the run in {directory} is none of this package: give it, "
+            "resume(folder, sampler=...)"
+        )
+    _check_accepted(target, there.positions, path)
+    return Plan(there.key, target, sampler, there.positions, options), model
+
+
+def _check_accepted(target: Target, positions: Any, path: Path) -> None:
+    """Raise unless the target takes one of the positions, without computing anything."""
+    first = jax.tree.map(lambda leaf: leaf[0], positions)
+    try:
+        eqx.filter_eval_shape(target.log_density, first)
+    except Exception as error:
+        raise ForeignCheckpoint(
+            f"{path}: the model does not take the positions stored there "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def _stored(found: Contents, path: Path) -> _Stored:
+    """Make sense of a file; what `write` could not have written is `DamagedCheckpoint`."""
+    try:
+        return _parse(found)
+    except (
+        AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError
+    ) as error:  # fmt: skip
+        why = f"{type(error).__name__}: {error}"
+        raise DamagedCheckpoint(f"{path}: holds no arguments of sample ({why})") from error
+
+
+def _parse(found: Contents) -> _Stored:
+    meta = found.meta
+    arrays = _arrays_of(found)
+    data, generator = found.arrays["['key']"], found.generators["['key']"]
+    key = jax.random.wrap_key_data(jnp.asarray(data), impl=generator)
+    check_key(key)
+    options = Options(**meta["options"])
+    _check_options(options)
+    positions = meta["positions"]
+    if positions is not None:
+        positions = jax.tree.map(jnp.asarray, _from_json(positions, arrays))
+        for leaf in jax.tree.leaves(positions):
+            is_real = jnp.issubdtype(leaf.dtype, jnp.floating)
+            _require(is_real and leaf.shape[:1] == (options.num_chains,), "positions")
+        _require(jax.tree.leaves(positions), "positions")
+    model, arguments = meta["model"], meta["arguments"]
+    if model is not None:
+        _require(isinstance(model, list) and len(model) == 2, "model")
+        _require(all(isinstance(word, str) for word in model), "model")
+    if arguments is not None:
+        arguments = _from_json(arguments, arrays)
+        args, kwargs = arguments
+        _require(isinstance(args, list) and isinstance(kwargs, dict), "arguments")
+    _require(isinstance(meta["is_numpyro"], bool), "is_numpyro")
+    return _Stored(
+        key, options, positions, model, arguments, _sampler_from_json(meta["sampler"], arrays),
+        meta["is_numpyro"], found.arrays["['probe']"],
+    )  # fmt: skip
+
+
+def _check_options(options: Options) -> None:
+    """Raise ``ValueError`` unless `sample` could have been given these."""
+    for name in ("num_chains", "num_warmup", "num_samples", "thin"):
+        value = getattr(options, name)
+        _require(type(value) is int and int(name != "num_warmup") <= value < 2**31, name)
+    _require(options.tune_metric in ("diagonal", "dense", None), "tune_metric")
+    rate = options.target_acceptance
+    _require(rate is None or (type(rate) is float and 0 < rate < 1), "target_acceptance")
+
+
+def _require(condition: Any, what: str) -> None:
+    if not condition:
+        raise ValueError(f"wrong {what}")
 
 
 def _probe(plan: Plan) -> jax.Array:
@@ -153,19 +274,17 @@ def _log_densities(target: Any, points: Any) -> jax.Array:
     return jax.vmap(target.log_density)(points)
 
 
-def _find_model(
-    meta: dict[str, Any], arrays: list[Any], function: Any, args: Any, kwargs: Any, directory: Path
-) -> Model:
+def _find_model(there: _Stored, function: Any, args: Any, kwargs: Any, directory: Path) -> Model:
     if function is None:
-        function = _by_name(meta["model"], directory)
-    if isinstance(function, Target) or not meta["is_numpyro"]:
+        function = _by_name(there.model, directory)
+    if isinstance(function, Target) or not there.is_numpyro:
         return Model(function)
-    if meta["arguments"] is None and args is None and kwargs is None:
+    if there.arguments is None and args is None and kwargs is None:
         raise ValueError(
             f"the model's arguments in {directory} could not be stored as numbers: give resume "
             "model_args and model_kwargs"
         )
-    stored = _from_json(meta["arguments"], arrays) if meta["arguments"] else [[], {}]
+    stored: Any = there.arguments or ([], {})
     return Model(
         function,
         tuple(stored[0] if args is None else args),
@@ -196,7 +315,8 @@ def _look_up(module: str, name: str) -> Callable | None:
     """Find a plain function of a module that is imported and no part of Python itself."""
     if module.partition(".")[0] in sys.stdlib_module_names and module != "__main__":
         return None
-    found = getattr(sys.modules.get(module), name, None)
+    # Its own dict, since a module's __getattr__ may import.
+    found = getattr(sys.modules.get(module), "__dict__", {}).get(name)
     is_theirs = isinstance(found, types.FunctionType) and found.__module__ == module
     return found if is_theirs else None
 
@@ -215,19 +335,19 @@ def _is_made_by(sampler: Sampler, default: Sampler) -> bool:
     return (sampler.build, sampler.options) == (default.build, default.options)
 
 
-def _sampler_from_json(stored: Any, arrays: list[Any], directory: Path) -> Any:
+def _sampler_from_json(stored: Any, arrays: list[Any]) -> Any:
     if stored is None:
-        raise ValueError(
-            f"the sampler of the run in {directory} is none of this package: give it, "
-            "resume(folder, sampler=...)"
-        )
+        return None
     if "name" in stored:
+        _require(stored["name"] in NAMES, f"sampler {stored['name']!r}")
         return stored["name"]
-    if stored["factory"] not in langevin.__all__:
-        raise DamagedCheckpoint(f"{directory} names an unknown sampler {stored['factory']!r}")
+    _require(stored["factory"] in langevin.__all__, f"sampler {stored['factory']!r}")
     default = getattr(langevin, stored["factory"])()
     leaves = [jnp.asarray(_from_json(leaf, arrays)) for leaf in stored["leaves"]]
+    _require(all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves), "parameters")
     parameters = jax.tree.unflatten(jax.tree.structure(default.parameters), leaves)
+    scalars = {name: parameters[name] for name in ("step_size", "friction") if name in parameters}
+    default.replace(**scalars)  # raises if one is impossible
     return eqx.tree_at(lambda s: s.parameters, default, parameters)
 
 
@@ -252,12 +372,13 @@ def _to_json(tree: Any, arrays: list[Any]) -> Any:
 def _from_json(stored: Any, arrays: Sequence[Any]) -> Any:
     ((kind, content),) = stored.items()
     if kind == "array":
+        _require(type(content) is int and content >= 0, "number of an array")
         return arrays[content]
     if kind == "dict":
         return {name: _from_json(value, arrays) for name, value in content.items()}
     if kind in ("list", "tuple"):
+        _require(isinstance(content, list), kind)
         items = [_from_json(item, arrays) for item in content]
         return tuple(items) if kind == "tuple" else items
-    if kind == "value" and not isinstance(content, str | list | dict):
-        return content
-    raise DamagedCheckpoint(f"a stored argument is of unknown kind {kind!r}")
+    _require(kind == "value" and not isinstance(content, str | list | dict), f"kind {kind!r}")
+    return content

@@ -14,6 +14,7 @@ for. Nothing is ever unpickled, evaluated or imported.
 any moment, or a full disk, leaves the earlier file as it was.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -28,9 +29,11 @@ import numpy as np
 MAGIC = b"SHOAL1"
 _FORMAT = 1
 _DIGEST_BYTES = hashlib.sha256().digest_size
-_LARGEST_HEADER = 2**24
+# Parsing JSON can take twenty times its size in memory.
+_LARGEST_HEADER = 2**22
 _BLOCK = 2**20
 _LARGEST_RANK = 32
+_KEY_DATA = "uint32"
 _DTYPES = frozenset(
     ("bool", "float16", "bfloat16", "float32", "float64", "complex64", "complex128")
     + tuple(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))
@@ -88,7 +91,9 @@ def save(path: str | Path, tree: Any, meta: dict[str, Any] | None = None) -> str
     OSError
         If the file cannot be written, naming it; what was there before is whole.
     TypeError
-        If a leaf is no array of numbers.
+        If a leaf is no array of numbers, or ``meta`` is no JSON.
+    ValueError
+        If two leaves have the same path, or paths and ``meta`` take more than 4 MiB.
 
     Examples
     --------
@@ -117,6 +122,13 @@ def save(path: str | Path, tree: Any, meta: dict[str, Any] | None = None) -> str
         records.append(record)
     content = {"format": _FORMAT, "meta": meta or {}, "leaves": records}
     header = json.dumps(content, separators=(",", ":")).encode()
+    if len({record["path"] for record in records}) < len(records):
+        raise ValueError(f"two leaves of the pytree for {path} have the same path")
+    if len(header) > _LARGEST_HEADER:
+        raise ValueError(
+            f"paths and meta for {path} take {len(header)} bytes, more than {_LARGEST_HEADER}: "
+            "put numbers into arrays, and many arrays into few"
+        )
     digest = hashlib.sha256()
 
     def write(file: IO[bytes]) -> None:
@@ -180,7 +192,8 @@ def read(path: str | Path) -> Contents:
         arrays, generators = {}, {}
         for leaf in leaves:
             array = np.empty(leaf["shape"], jnp.dtype(leaf["dtype"]))
-            file.readinto(array.reshape(-1).view(np.uint8).data)
+            if file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
+                raise DamagedCheckpoint(f"{path}: ended while it was read")
             arrays[leaf["path"]] = array
             if "generator" in leaf:
                 generators[leaf["path"]] = leaf["generator"]
@@ -191,13 +204,15 @@ def restore(contents: Contents, like: Any, source: str) -> Any:
     """Put arrays into the structure of ``like``; raise `ForeignCheckpoint` where they differ."""
     wanted = _named_leaves(like)
     names = [name for name, _ in wanted]
-    if set(names) != set(contents.arrays):
-        missing = sorted(set(names) - set(contents.arrays))
-        extra = sorted(set(contents.arrays) - set(names))
-        raise ForeignCheckpoint(f"{source}: missing leaves {missing}, unknown leaves {extra}")
+    missing = [name for name in names if name not in contents.arrays]
+    extra = list(contents.arrays.keys() - set(names))
+    if missing or extra:
+        raise ForeignCheckpoint(
+            f"{source}: missing leaves {_few(missing)}, unknown leaves {_few(sorted(extra))}"
+        )
     leaves = []
     for name, leaf in wanted:
-        found = _wrapped(contents, name)
+        found = _wrapped(contents, name, source)
         wanted_shape, wanted_dtype = _description(leaf)
         if (found.shape, found.dtype) != (wanted_shape, wanted_dtype):
             raise ForeignCheckpoint(
@@ -227,6 +242,11 @@ def _named_leaves(tree: Any) -> list[tuple[str, Any]]:
     ]
 
 
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more if names else "none"
+
+
 def _raw(name: str, leaf: Any) -> tuple[np.ndarray, str | None]:
     """Array of plain numbers, and the generator's name for a PRNG key."""
     if is_key(leaf):
@@ -234,10 +254,10 @@ def _raw(name: str, leaf: Any) -> tuple[np.ndarray, str | None]:
     array = np.asarray(leaf)
     if array.dtype.name not in _DTYPES:
         raise TypeError(f"leaf {name} has dtype {array.dtype}, which a checkpoint cannot hold")
-    return array, None
+    return array.astype(_native(array.dtype), copy=False), None
 
 
-def _wrapped(contents: Contents, name: str) -> Any:
+def _wrapped(contents: Contents, name: str, source: str) -> Any:
     """Return an array, or the typed keys whose data it is."""
     array, generator = contents.arrays[name], contents.generators.get(name)
     if generator is None:
@@ -245,14 +265,21 @@ def _wrapped(contents: Contents, name: str) -> Any:
     try:
         return jax.random.wrap_key_data(jnp.asarray(array), impl=generator)
     except (TypeError, ValueError) as error:
-        raise ForeignCheckpoint(f"leaf {name} holds no key of {generator!r} ({error})") from error
+        raise ForeignCheckpoint(
+            f"{source}: leaf {name} holds no key of {generator!r} ({error})"
+        ) from error
 
 
 def _description(leaf: Any) -> tuple[tuple[int, ...], Any]:
     """Shape and dtype of a leaf; Python numbers are stored in NumPy's dtype for them."""
     if not hasattr(leaf, "dtype"):
         leaf = np.asarray(leaf)
-    return tuple(leaf.shape), leaf.dtype
+    return tuple(leaf.shape), _native(leaf.dtype)
+
+
+def _native(dtype: Any) -> Any:
+    """Give a dtype this machine's byte order, which its name does not tell."""
+    return dtype.newbyteorder("=") if not getattr(dtype, "isnative", True) else dtype
 
 
 def _write_atomically(path: Path, write: Any) -> None:
@@ -267,7 +294,8 @@ def _write_atomically(path: Path, write: Any) -> None:
     except OSError as error:
         raise type(error)(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _sync_directory(directory: Path) -> None:
@@ -308,7 +336,9 @@ def _parse_header(text: bytes, room: int, path: Path) -> tuple[dict[str, Any], l
             _check_leaf(leaf)
         _require(len({leaf["path"] for leaf in leaves}) == len(leaves), "paths")
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise DamagedCheckpoint(f"{path}: the header is not one of ours ({error!r})") from error
+        # Not its repr, which may hold the whole header.
+        why = f"{type(error).__name__}: {error}"
+        raise DamagedCheckpoint(f"{path}: the header is not one of ours ({why})") from error
     claimed = sum(leaf["nbytes"] for leaf in leaves)
     if claimed != room:
         raise DamagedCheckpoint(f"{path}: the arrays claim {claimed} bytes, the file has {room}")
@@ -318,8 +348,9 @@ def _parse_header(text: bytes, room: int, path: Path) -> tuple[dict[str, Any], l
 def _check_leaf(leaf: dict[str, Any]) -> None:
     """Raise ``ValueError`` unless a leaf record is one that `save` could have written."""
     _require(isinstance(leaf["path"], str), "path")
-    _require(isinstance(leaf.get("generator", ""), str), "generator")
     _require(isinstance(leaf["dtype"], str) and leaf["dtype"] in _DTYPES, "dtype")
+    if "generator" in leaf:
+        _require(isinstance(leaf["generator"], str) and leaf["dtype"] == _KEY_DATA, "generator")
     shape, size = leaf["shape"], jnp.dtype(leaf["dtype"]).itemsize
     _require(isinstance(shape, list) and len(shape) <= _LARGEST_RANK, "rank")
     _require(all(type(n) is int and n >= 0 for n in shape), "shape")
