@@ -17,6 +17,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from shoal.inference import Target, sample
+from shoal.inference.run import run
 from shoal.sampling import langevin
 
 kind = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("bad_input_kinds.py"))))
@@ -227,4 +228,19 @@ TARGETS = {
         }),
     ),
 }  # fmt: skip
-ENTRIES = {**SAMPLE, **TARGETS}
+
+_algorithm = langevin.mala(0.5)(kind.normal)
+RUN = {
+    "run": entry(
+        run, key=kind.key(), num_steps=kind.count(4, lowest=0), thin=kind.count(2).plus(
+            no_divisor=(3, "thin=3")
+        ),
+        algorithm=kind.Slot(_algorithm, {
+            "None": bad(None), "number": bad(3), "sampler": bad(langevin.mala(0.5), "step"),
+            "name": bad("mala"),
+        }),
+        state=kind.Slot(_algorithm.init(jnp.zeros(2)), {}),
+        on_failure=kind.choice("ignore", "shrug"),
+    ),
+}  # fmt: skip
+ENTRIES = {**SAMPLE, **TARGETS, **RUN}

@@ -21,8 +21,8 @@ FILES = sorted(Path(__file__).parent.glob("bad_input_*.py"))
 TABLES = [runpy.run_path(str(file)) for file in FILES if file.stem != "bad_input_kinds"]
 ENTRIES = {name: entry for table in TABLES for name, entry in table["ENTRIES"].items()}
 CELLS = dict(cell for table in TABLES for cell in table["kind"].cells(table["ENTRIES"]))
-# What raises nothing with good arguments is compiled and run by other tests.
-SLOW = ("sample(", "diagnostics.", "shoal", "NumPyroTarget.")
+# Compiled and run with good arguments by other tests.
+SLOW = ("sample(", "diagnostics.", "shoal", "NumPyroTarget.", "run")
 
 
 @pytest.mark.parametrize("name", CELLS)
