@@ -2,8 +2,8 @@
 
 Nothing is pickled. Arrays are stored as they are, numbers and containers as JSON. A model or a log
 density is stored by name alone, and found again only among the functions of modules that are
-already imported; what has no such name is to be given again. No text that the folder holds is ever
-an argument of a function.
+already imported and no installed library; what has no such name is to be given again. No text that
+the folder holds is ever an argument of a function.
 """
 
 import sys
@@ -312,13 +312,24 @@ def _by_name(place: Any, directory: Path) -> Callable:
 
 
 def _look_up(module: str, name: str) -> Callable | None:
-    """Find a plain function of a module that is imported and no part of Python itself."""
-    if module.partition(".")[0] in sys.stdlib_module_names and module != "__main__":
+    """Find a plain function of the user's, or of our models, in a module that is imported."""
+    place = sys.modules.get(module)
+    if not isinstance(place, types.ModuleType) or _is_library(module, place):
         return None
     # Its own dict, since a module's __getattr__ may import.
-    found = getattr(sys.modules.get(module), "__dict__", {}).get(name)
+    found = vars(place).get(name)
     is_theirs = isinstance(found, types.FunctionType) and found.__module__ == module
     return found if is_theirs else None
+
+
+def _is_library(module: str, place: types.ModuleType) -> bool:
+    """Whether a module is installed: among so many functions are some that do harm."""
+    top, _, below = module.partition(".")
+    if top == "shoal":
+        return not below.startswith("models")
+    folders = Path(getattr(place, "__file__", None) or "").parts
+    is_installed = {"site-packages", "dist-packages"} & set(folders)
+    return bool(is_installed) or (top in sys.stdlib_module_names and module != "__main__")
 
 
 def _sampler_to_json(sampler: Any, arrays: list[Any]) -> Any:

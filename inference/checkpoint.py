@@ -30,7 +30,7 @@ MAGIC = b"SHOAL1"
 _FORMAT = 1
 _DIGEST_BYTES = hashlib.sha256().digest_size
 # Parsing JSON can take twenty times its size in memory.
-_LARGEST_HEADER = 2**22
+_LARGEST_HEADER = 2**20
 _BLOCK = 2**20
 _LARGEST_RANK = 32
 _KEY_DATA = "uint32"
@@ -93,7 +93,7 @@ def save(path: str | Path, tree: Any, meta: dict[str, Any] | None = None) -> str
     TypeError
         If a leaf is no array of numbers, or ``meta`` is no JSON.
     ValueError
-        If two leaves have the same path, or paths and ``meta`` take more than 4 MiB.
+        If two leaves have the same path, or paths and ``meta`` take more than 1 MiB.
 
     Examples
     --------
@@ -328,7 +328,8 @@ def _verify(file: IO[bytes], size: int, path: Path) -> str:
 def _parse_header(text: bytes, room: int, path: Path) -> tuple[dict[str, Any], list[Any]]:
     """Return meta and leaf records of a header whose every claim fits the file."""
     try:
-        header = json.loads(text)
+        # `json.loads` of bytes would guess an encoding, and import it.
+        header = json.loads(text.decode("ascii"))
         _require(header["format"] == _FORMAT, "format")
         meta, leaves = header["meta"], header["leaves"]
         _require(isinstance(meta, dict) and isinstance(leaves, list), "types")
