@@ -142,6 +142,8 @@ def _compute_groups(target: Any, posterior: dict[str, np.ndarray]) -> dict[str, 
     if not observed:
         return {}
     num_draws = next(iter(posterior.values())).shape[1]
+    if num_draws == 0:  # interrupted in the warm-up
+        return {"observed_data": {name: np.asarray(value) for name, value in observed.items()}}
     key_posterior, key_prior = jax.random.split(jax.random.key(0))
     prior = target.prior_predictive(key_prior, num_draws)
     one_chain = {name: np.asarray(value)[None] for name, value in prior.items()}

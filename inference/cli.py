@@ -7,19 +7,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from shoal._version import __version__
-
-if TYPE_CHECKING:
-    from shoal.inference.result import Result
+from shoal.inference import _commands
+from shoal.inference._commands import INTERRUPTED, SUMMARY_ROWS, UsageError
 
 SAMPLERS = ("nuts", "mclmc", "mala", "ula", "baoab", "obabo")
-_SUMMARY_ROWS = 60
-
-
-class UsageError(Exception):
-    """The command was given what it cannot use; the message is one line for the user."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,16 +31,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        options.command(options)
+        return options.command(options)
     except UsageError as error:
         return _fail(options, error, 2)
     except KeyboardInterrupt:
-        return _fail(options, "interrupted", 130)
+        again = _commands.how_to_continue(getattr(options, "checkpoint", None))
+        return _fail(options, f"interrupted{again and f'; to continue: {again}'}", INTERRUPTED)
     except Exception as error:
         if getattr(options, "traceback", False):
             raise
         return _fail(options, f"{_place(options, error)}{type(error).__name__}: {error}", 1)
-    return 0
 
 
 def _fail(options: argparse.Namespace, error: object, code: int) -> int:
@@ -84,22 +78,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder (out/demo)")
     demo.add_argument("--seed", type=int, default=0)
-    demo.set_defaults(command=_demo)
+    demo.set_defaults(command=_commands.demo)
     _add_sample(commands)
+    _add_resume(commands)
 
     summary = commands.add_parser("summary", help="print the table of a saved run")
     plot = commands.add_parser("plot", help="draw densities and traces of a saved run")
     for command in (summary, plot):
         command.add_argument("run", type=Path, help="NetCDF file, written by shoal sample")
         command.add_argument("--var", action="append", metavar="NAME", help="variable; repeatable")
-    summary.add_argument("--all", action="store_true", help=f"more than {_SUMMARY_ROWS} rows")
-    summary.set_defaults(command=_summary)
+    summary.add_argument("--all", action="store_true", help=f"more than {SUMMARY_ROWS} rows")
+    summary.set_defaults(command=_commands.summary)
     plot.add_argument("--out", type=Path, help="picture to write; by default beside the file, .png")
     plot.add_argument(
         "--kind", choices=("overview", "forest", "statistics"), default="overview",
         help="densities and traces, intervals, or the sampler's statistics",
     )  # fmt: skip
-    plot.set_defaults(command=_plot)
+    plot.set_defaults(command=_commands.plot)
     return parser
 
 
@@ -124,9 +119,47 @@ def _add_sample(commands: "argparse._SubParsersAction[_Parser]") -> None:
     sample.add_argument("--seed", type=int, default=0)
     sample.add_argument("--tune-metric", choices=("diagonal", "dense", "none"), default="diagonal")
     sample.add_argument("--out", type=Path, default=Path("run.nc"), help="file to write (run.nc)")
-    sample.add_argument("--quiet", action="store_true", help="no live progress")
-    sample.add_argument("--traceback", action="store_true", help="show where a run failed")
-    sample.set_defaults(command=_sample)
+    sample.add_argument(
+        "--checkpoint", type=Path, metavar="DIR",
+        help="folder to save the run to; the same command, or shoal resume DIR, continues it",
+    )  # fmt: skip
+    sample.add_argument(
+        "--save-every", type=_seconds, metavar="SECONDS", help="time between two saves (10)"
+    )
+    _add_conduct(sample)
+    sample.set_defaults(command=_commands.sample)
+
+
+def _add_resume(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    resume = commands.add_parser(
+        "resume",
+        help="continue a run of shoal sample --checkpoint DIR",
+        description="Continue a run that was interrupted or killed, or make it longer. The draws "
+        "are those of a run that was never interrupted, bit for bit. The model's file is run "
+        "again; data and options are those that the folder holds.",
+    )
+    resume.add_argument("checkpoint", type=Path, metavar="DIR", help="folder of the run")
+    resume.add_argument(
+        "--samples", type=_count(1), metavar="N", help="draws in all, each chain; as before"
+    )
+    resume.add_argument("--out", type=Path, help="file to write; as before")
+    _add_conduct(resume)
+    resume.set_defaults(command=_commands.resume)
+
+
+def _add_conduct(command: _Parser) -> None:
+    command.add_argument("--quiet", action="store_true", help="no live progress")
+    command.add_argument("--traceback", action="store_true", help="show where a run failed")
+    command.add_argument(
+        "--cache", action="store_true", help="keep compiled programs for the next run"
+    )
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, got {text}")
+    return value
 
 
 def _count(lowest: int) -> type:
@@ -138,96 +171,6 @@ def _count(lowest: int) -> type:
 
     count.__name__ = "integer"
     return count  # type: ignore[return-value]
-
-
-def _demo(options: argparse.Namespace) -> None:
-    _make_folder(options.out)
-    from shoal.inference.demo import demo
-
-    demo(options.out, options.seed)
-
-
-def _sample(options: argparse.Namespace) -> None:
-    if not options.out.parent.is_dir():
-        raise UsageError(f"--out {options.out}: there is no folder {options.out.parent}")
-    from shoal.inference.files import FileError, check_arguments, load_data, load_model
-
-    try:
-        model = load_model(options.model)
-        data = load_data(options.data) if options.data else {}
-        check_arguments(model, options.model, data, options.data)
-    except FileError as error:
-        raise UsageError(error) from error
-    import jax
-
-    from shoal.inference import sample
-
-    result = sample(
-        jax.random.key(options.seed), model, options.sampler, model_kwargs=data,
-        num_chains=options.chains, num_warmup=options.warmup, num_samples=options.samples,
-        thin=options.thin, progress=not options.quiet,
-        tune_metric=None if options.tune_metric == "none" else options.tune_metric,
-    )  # fmt: skip
-    path = result.save(options.out)
-    _print(result, None, _SUMMARY_ROWS)
-    print(f"\nWrote {path}. Next: shoal plot {path}")
-
-
-def _summary(options: argparse.Namespace) -> None:
-    result = _load(options)
-    _print(result, options.var, None if options.all else _SUMMARY_ROWS)
-
-
-def _plot(options: argparse.Namespace) -> None:
-    result = _load(options)
-    from shoal.inference import plot
-
-    path = options.out or options.run.with_suffix(".png")
-    if not path.parent.is_dir():
-        raise UsageError(f"--out {path}: there is no folder {path.parent}")
-    if options.kind == "statistics":
-        figure = plot.statistics(result)
-    else:
-        figure = getattr(plot, options.kind)(result, options.var)
-    known = figure.canvas.get_supported_filetypes()
-    if path.suffix[1:].lower() not in known:
-        raise UsageError(f"--out {path}: the name must end in one of {', '.join(sorted(known))}")
-    figure.savefig(path)
-    print(f"Wrote {path}")
-
-
-def _load(options: argparse.Namespace) -> "Result":
-    from shoal.inference.result import Result
-
-    try:
-        result = Result.load(options.run)
-    except (FileNotFoundError, ValueError) as error:
-        raise UsageError(error) from error
-    unknown = sorted(set(options.var or ()) - set(result.posterior))
-    if unknown:
-        raise UsageError(f"--var {unknown[0]}: {options.run} holds {', '.join(result.posterior)}")
-    return result
-
-
-def _print(result: "Result", names: Sequence[str] | None, max_rows: int | None) -> None:
-    from shoal.inference.summary import facts, summarize
-
-    summary = summarize(result, names)
-    print(facts(result))
-    print(summary.table(max_rows))
-    if max_rows is not None and max_rows < len(summary.names):
-        print("(shoal summary --all shows every row)")
-    print(summary.verdict())
-    trouble = result.report()
-    if trouble:
-        print(trouble)
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--out {path}: cannot make this folder ({error.strerror})") from error
 
 
 if __name__ == "__main__":

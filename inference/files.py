@@ -4,17 +4,82 @@ import csv
 import importlib.util
 import inspect
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+# What a run's folder tells the command about the files around it.
+ORDER = "command.json"
 
 
 class FileError(ValueError):
     """A file does not hold what was asked for."""
+
+
+class Order(NamedTuple):
+    """Files of a run of the command: ``FILE:MODEL``, the data, and where the draws go."""
+
+    model: str
+    data: Path | None
+    out: Path
+
+
+def write_order(folder: Path, order: Order) -> None:
+    """Note a run's files in its folder, atomically.
+
+    Each is noted by its path from the folder, which survives that all are moved together, and by
+    its absolute path, which survives that the folder alone is.
+    """
+    file, _, name = order.model.rpartition(":")
+    paths = {"model": Path(file), "data": order.data, "out": order.out}
+    content = {"format": 1, "name": name, **{k: _two_ways(folder, p) for k, p in paths.items()}}
+    temporary = folder / f".{ORDER}.{os.getpid()}.tmp"
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            json.dump(content, stream, indent=2)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, folder / ORDER)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_order(folder: Path) -> Order:
+    """Read what `write_order` wrote.
+
+    Raises
+    ------
+    FileError
+        If the file is missing or not one of ours.
+    """
+    path = folder / ORDER
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != 1:
+            raise ValueError(f"format {content['format']}")
+        model = _found(folder, content["model"], Path.is_file)
+        data = content["data"] and _found(folder, content["data"], Path.is_file)
+        out = _found(folder, content["out"], lambda out: out.parent.is_dir())
+        return Order(f"{model}:{content['name']}", data or None, out)
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise FileError(f"{path}: is missing or damaged ({error!r})") from error
+
+
+def _two_ways(folder: Path, path: Path | None) -> dict[str, str] | None:
+    if path is None:
+        return None
+    absolute = os.path.abspath(path)
+    return {"relative": os.path.relpath(absolute, folder), "absolute": absolute}
+
+
+def _found(folder: Path, place: dict[str, str], exists: Callable[[Path], bool]) -> Path:
+    relative = Path(os.path.normpath(folder / place["relative"]))
+    return relative if exists(relative) else Path(place["absolute"])
 
 
 def load_model(place: str) -> Callable[..., Any]:

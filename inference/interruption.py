@@ -2,7 +2,8 @@
 
 Within `Interruption` the first signal only sets a flag, which the driver reads between chunks. A
 second signal raises ``KeyboardInterrupt`` at once. Handlers belong to the process's main thread; in
-another thread nothing is installed and the flag stays down.
+another thread nothing is installed and the flag stays down. A signal that the process was told to
+ignore, as SIGINT is in the background of a script, stays ignored.
 """
 
 import signal
@@ -40,12 +41,13 @@ class Interruption:
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is not threading.main_thread():
             return self
-        owner = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
-        if isinstance(owner, Interruption):
-            self._outer = owner
-            return self
-        for number in _SIGNALS:
-            self._previous[number] = signal.signal(number, self._receive)
+        handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        owners = [getattr(handler, "__self__", None) for handler in handlers.values()]
+        self._outer = next((owner for owner in owners if isinstance(owner, Interruption)), None)
+        if self._outer is None:
+            for number, handler in handlers.items():
+                if handler is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *error: object) -> None:

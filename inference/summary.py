@@ -141,14 +141,15 @@ def summarize(
         raise ValueError("result has unequal weights; summarize result.to_arviz(), which resamples")
     scalars = flatten(result, names, labels)
     draws = np.stack([value for _, value in scalars], axis=-1).astype(float)
-    lower, upper = np.quantile(draws, _INTERVAL, axis=(0, 1))
-    columns = {
-        "mean": draws.mean(axis=(0, 1)),
-        "sd": draws.std(axis=(0, 1), ddof=1),
-        "lower": lower,
-        "upper": upper,
-        **_diagnostics(draws),
-    }
+    with _quiet():
+        lower, upper = np.quantile(draws, _INTERVAL, axis=(0, 1))
+        columns = {
+            "mean": draws.mean(axis=(0, 1)),
+            "sd": draws.std(axis=(0, 1), ddof=1),
+            "lower": lower,
+            "upper": upper,
+            **_diagnostics(draws),
+        }
     return Summary([name for name, _ in scalars], columns, draws.shape[0])
 
 
@@ -191,6 +192,8 @@ def flatten(
     unknown = sorted(set(names or ()) - set(result.posterior))
     if unknown:
         raise ValueError(f"names: there is no {unknown} among {sorted(result.posterior)}")
+    if any(np.shape(value)[1] == 0 for value in result.posterior.values()):
+        raise ValueError(f"result has no draws; its outcome is {result.outcome!r}")
     scalars = []
     for name in names or result.posterior:
         value = np.asarray(result.posterior[name])
@@ -238,22 +241,22 @@ def _diagnostics(draws: np.ndarray) -> dict[str, np.ndarray]:
         {"x": (("chain", "draw", "scalar"), draws)},
         coords={"chain": np.arange(draws.shape[0]), "draw": np.arange(draws.shape[1])},
     )
-    with _quiet():
-        found = {
-            "mcse_mean": arviz.mcse(dataset, method="mean"),
-            "mcse_sd": arviz.mcse(dataset, method="sd"),
-            "ess_bulk": arviz.ess(dataset, method="bulk"),
-            "ess_tail": arviz.ess(dataset, method="tail", prob=_INTERVAL),
-            "r_hat": arviz.rhat(dataset),
-        }
+    found = {
+        "mcse_mean": arviz.mcse(dataset, method="mean"),
+        "mcse_sd": arviz.mcse(dataset, method="sd"),
+        "ess_bulk": arviz.ess(dataset, method="bulk"),
+        "ess_tail": arviz.ess(dataset, method="tail", prob=_INTERVAL),
+        "r_hat": arviz.rhat(dataset),
+    }
     varies = np.ptp(draws, axis=(0, 1)) > 0
     return {key: np.where(varies, value["x"].values, np.nan) for key, value in found.items()}
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what is said about single chains and constants: the table shows that as a dash."""
-    logger = logging.getLogger("arviz")
+    """Silence what is said about few draws and constants: the table shows that as a dash."""
+    # ArviZ before 1.0 has a logger that is not in the registry.
+    logger = getattr(import_arviz(), "_log", logging.getLogger("arviz"))
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

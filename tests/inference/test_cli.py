@@ -1,6 +1,9 @@
 """The command: fast help, complaints in one line, and the way from a file to a picture."""
 
+import functools
 import json
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +12,16 @@ import jax
 import numpy as np
 import pytest
 
-from shoal.inference import Result, cli
-from shoal.inference.files import FileError, check_arguments, load_data
+from shoal.inference import Result, _work, cache, cli, files, sample
+from shoal.inference._journal import Lock
+from shoal.inference.files import (
+    FileError,
+    Order,
+    check_arguments,
+    load_data,
+    read_order,
+    write_order,
+)
 from shoal.inference.samplers import NAMES
 
 MODEL = """
@@ -48,10 +59,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "not.json").write_text("{x")
     (tmp_path / "not.npz").write_text("no zip")
     np.savez(tmp_path / "words.npz", x=np.array(["a"]))
+    for name in ("empty", "python", "begun", "moved", "spoilt", "foreign"):
+        (tmp_path / name).mkdir()
+    for name in ("python", "moved", "spoilt", "foreign"):
+        (tmp_path / name / "run.ckpt").write_bytes(b"SHOAL1")
+    write_order(tmp_path / "begun", Order("model.py:model", None, Path("run.nc")))
+    write_order(tmp_path / "moved", Order("no/model.py:model", None, Path("run.nc")))
+    (tmp_path / "spoilt" / "command.json").write_text('{"format": 1, "model": {"relative": 3}}')
+    write_order(tmp_path / "foreign", Order("model.py:model", None, Path("run.nc")))
     return tmp_path
 
 
-@pytest.mark.parametrize("command", [[], ["sample"], ["demo"], ["summary"], ["plot"]])
+@pytest.mark.parametrize("command", [[], ["sample"], ["resume"], ["demo"], ["summary"], ["plot"]])
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     program = f"""
 import sys
@@ -130,12 +149,22 @@ def test_from_a_file_to_a_picture(folder: Path, capsys: pytest.CaptureFixture[st
         ("sample model.py:model --data not.npz", "cannot be read as .npz"),
         ("sample model.py:model --data words.npz", "x holds no numbers"),
         ("sample model.py:model --data x.csv --out no/run.nc", "there is no folder no"),
+        ("sample model.py:model --data x.csv --save-every 3", "there is no --checkpoint"),
+        ("sample model.py:model --data x.csv --checkpoint x.csv", "folder (File exists)"),
+        ("resume nope", "nope: there is no such folder"),
+        ("resume empty", "empty: holds no run (there is no run.ckpt in it)"),
+        ("resume begun", "stopped before it began; give the command shoal sample again"),
+        ("resume python", "a run of sample() in Python, not of this command"),
+        ("resume moved", "no/model.py: there is no such file"),
+        ("resume spoilt", "spoilt/command.json: is missing or damaged"),
+        ("resume foreign", "foreign/run.ckpt: is no checkpoint, or is cut short"),
+        ("resume foreign --out no/run.nc", "there is no folder no"),
         ("summary nope.nc", "there is no such file"),
         ("summary model.py", "is not a NetCDF file"),
         ("plot good.nc --out no/good.png", "there is no folder no"),
         ("plot good.nc --out good.xyz", "the name must end in one of"),
         ("plot good.nc --var q", "--var q: good.nc holds x"),
-        ("demo --out model.py", "cannot make this folder"),
+        ("demo --out model.py", "cannot make or use this folder"),
     ],
 )
 def test_wrong_use(
@@ -159,6 +188,10 @@ def test_wrong_use(
         "sample m.py:m --chains 0",
         "sample m.py:m --samples many",
         "sample m.py:m --thinning 2",
+        "sample m.py:m --save-every -1",
+        "sample m.py:m --save-every inf",
+        "resume",
+        "resume folder --samples 0",
         "plot a.nc --kind pie",
     ],
 )
@@ -200,3 +233,120 @@ def test_a_model_that_takes_anything(folder: Path) -> None:
     check_arguments(lambda **data: None, "m.py:m", {"x": 1, "y": 2}, Path("d.json"))
     with pytest.raises(FileError, match="missing: a"):
         check_arguments(lambda a, **data: None, "m.py:m", {"x": 1}, Path("d.json"))
+
+
+@pytest.fixture
+def compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs of one file share compiled programs, which belong to the function."""
+    monkeypatch.setattr(files, "load_model", functools.cache(files.load_model))
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, calls: int, times: int = 1) -> None:
+    """Send signals as the given chunk begins, with one row in every chunk."""
+    original, counted = _work.run_chunk, []
+
+    def run_chunk(*arguments: object) -> object:
+        counted.append(1)
+        for _ in range(times * (len(counted) == calls)):
+            signal.raise_signal(signal.SIGINT)
+        return original(*arguments)
+
+    monkeypatch.setattr(_work, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(_work, "run_chunk", run_chunk)
+
+
+COMMAND = (
+    "sample model.py:model --data data.csv --sampler mala --chains 3 --warmup 20 --samples 30 "
+    "--seed 7 --quiet --checkpoint runs/a --save-every 60 --out a.nc"
+)
+
+
+@pytest.mark.usefixtures("compiled_once")
+def test_interrupted_and_resumed(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data = files.load_model("model.py:model"), load_data(folder / "data.csv")
+    whole = sample(
+        jax.random.key(7), model, "mala", model_kwargs=data, num_chains=3, num_warmup=20,
+        num_samples=40, progress=False,
+    )  # fmt: skip
+
+    def check(arguments: str, code: int, said: str, draws: int) -> None:
+        assert cli.main(arguments.split()) == code
+        assert said in "".join(capsys.readouterr())
+        if draws:
+            found = Result.load("a.nc").posterior["slope"]
+            np.testing.assert_array_equal(found, whole.posterior["slope"][:, :draws])
+        else:
+            assert not (folder / "a.nc").exists()
+
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 6)
+        check(COMMAND, 130, "interrupted before the first draw: a.nc is not written", 0)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 25)  # 15 rows of warm-up, and two calls that compile
+        check("resume runs/a --quiet", 130, "after 8 of 30 draws of each chain", 8)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 6, times=2)
+        check("resume runs/a --quiet", 130, "interrupted; to continue: shoal resume runs/a", 8)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        command = "resume runs/a --quiet --samples 40"
+        check(command, 130, "To continue: shoal resume runs/a", 10)
+    check("resume runs/a --quiet", 0, "3 chains of 40 draws", 40)
+    check("resume runs/a --quiet --out b.nc", 0, "Wrote b.nc", 40)
+    assert read_order(folder / "runs/a").out.name == "b.nc"
+    check(COMMAND.replace("30", "40"), 0, "Wrote a.nc", 40)
+
+
+def test_runs_that_cannot_go_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def check(arguments: str, complaint: str) -> None:
+        capsys.readouterr()
+        assert cli.main(arguments.split()) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert complaint in line
+
+    assert cli.main(COMMAND.replace("--warmup 20", "--warmup 0").split()) == 0
+    with Lock(folder / "runs/a"):
+        check("resume runs/a --quiet", "runs/a is in use by process")
+        check(COMMAND, "runs/a is in use by process")
+    check(COMMAND, "runs/a holds a run with num_warmup=0, not 20")
+    (folder / "neighbour.py").write_text("SCALE = 11.0\n")
+    sys.modules.pop("neighbour", None)
+    shutil.rmtree(folder / "__pycache__", ignore_errors=True)
+    check("resume runs/a --quiet", "runs/a holds a run of another target")
+    content = (folder / "runs/a/run.ckpt").read_bytes()
+    (folder / "runs/a/run.ckpt").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    check("resume runs/a --quiet", "runs/a/run.ckpt: its SHA-256 does not match")
+
+
+def test_a_run_is_found_after_a_move(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = folder / "project"
+    (project / "runs/a").mkdir(parents=True)
+    for name in ("model.py", "data.csv"):
+        shutil.copy(folder / name, project / name)
+    monkeypatch.chdir(project)
+    order = Order("model.py:model", Path("data.csv"), Path("a.nc"))
+    write_order(Path("runs/a"), order)
+    assert read_order(Path("runs/a")) == order
+    # The folder alone is moved: the other files are where they were.
+    shutil.move("runs/a", folder / "alone")
+    there = Order(f"{project}/model.py:model", project / "data.csv", project / "a.nc")
+    assert read_order(folder / "alone")[:2] == there[:2]
+    # All is moved together: the other files are found beside it.
+    shutil.move(folder / "alone", "runs/a")
+    monkeypatch.chdir(folder)
+    shutil.move("project", "elsewhere")
+    moved = Order("elsewhere/model.py:model", Path("elsewhere/data.csv"), Path("elsewhere/a.nc"))
+    assert read_order(Path("elsewhere/runs/a")) == moved
+
+
+def test_the_compilation_cache_is_a_flag(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot() -> None:
+        raise PermissionError(13, "Permission denied", "/home/ada/.cache")
+
+    monkeypatch.setattr(cache, "enable_compilation_cache", cannot)
+    assert cli.main(["sample", "model.py:model", "--data", "data.csv", "--cache"]) == 2
+    assert "--cache: /home/ada/.cache: Permission denied" in capsys.readouterr().err
