@@ -255,8 +255,9 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, calls: int, times: int = 1) ->
     monkeypatch.setattr(_work, "run_chunk", run_chunk)
 
 
+# Without y there is no observation, and nothing to predict and compile for the file.
 COMMAND = (
-    "sample model.py:model --data data.csv --sampler mala --chains 3 --warmup 20 --samples 30 "
+    "sample model.py:model --data x.csv --sampler mala --chains 3 --warmup 20 --samples 30 "
     "--seed 7 --quiet --checkpoint runs/a --save-every 60 --out a.nc"
 )
 
@@ -265,7 +266,7 @@ COMMAND = (
 def test_interrupted_and_resumed(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, data = files.load_model("model.py:model"), load_data(folder / "data.csv")
+    model, data = files.load_model("model.py:model"), load_data(folder / "x.csv")
     whole = sample(
         jax.random.key(7), model, "mala", model_kwargs=data, num_chains=3, num_warmup=20,
         num_samples=40, progress=False,
