@@ -141,9 +141,24 @@ def empty(program: Program, shapes: Shapes, rows: int) -> tuple[Any, Any]:
     return info, kept
 
 
-@eqx.filter_jit(donate="all-except-first")
+class _Static(NamedTuple):
+    """A pytree without arrays, in a form that can be hashed."""
+
+    structure: Any
+    leaves: tuple[Any, ...]
+
+    @staticmethod
+    def of(tree: Any) -> "_Static":
+        leaves, structure = jax.tree.flatten(tree)
+        return _Static(structure, tuple(leaves))
+
+    @property
+    def tree(self) -> Any:
+        return jax.tree.unflatten(self.structure, self.leaves)
+
+
 def run_chunk(inputs: Any, carry: Any, program: Program) -> tuple[Any, Chunked]:
-    """Do the rows from ``lo`` to ``hi``.
+    """Do the rows from ``lo`` to ``hi``; returns before they are done.
 
     Parameters
     ----------
@@ -156,6 +171,14 @@ def run_chunk(inputs: Any, carry: Any, program: Program) -> tuple[Any, Chunked]:
     """
     algorithm, *scalars = inputs
     arrays, static = eqx.partition(algorithm, eqx.is_array)
+    return compiled_chunk(_Static.of((static, program)), arrays, scalars, carry)
+
+
+# Not equinox.filter_jit, which waits for the result where no second Ctrl-C is heard.
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
+def compiled_chunk(fixed: _Static, arrays: Any, scalars: Any, carry: Any) -> tuple[Any, Chunked]:
+    """Compile `run_chunk`, whose arguments are ``arrays`` and ``scalars``."""
+    static, program = fixed.tree
     loop = lambda arrays, *rest: _loop(program, eqx.combine(arrays, static), *rest)
     place = program.placement
     if not place.is_independent:

@@ -36,8 +36,8 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**62
 
 
-def _are_digests(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(digest, str) for digest in value)
+def _are_words(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(word, str) for word in value)
 
 
 def _are_ranges(value: Any) -> bool:
@@ -65,11 +65,10 @@ def _is_run(value: Any) -> bool:
 
 
 # What the files' JSON objects have to be.
-_OF_PART = {"ranges": _are_ranges}
-_OF_DRAWS = {"ranges": _are_ranges, "previous": _are_digests}
+_OF_PART = {"ranges": _are_ranges, "split": _are_words}
+_OF_DRAWS = {**_OF_PART, "previous": _are_words}
 _OF_STATE = {
-    "ranges": _are_ranges, "parts": _are_digests, "segments": _is_count, "last": _are_digests,
-    "run": _is_run,
+    **_OF_PART, "parts": _are_words, "segments": _is_count, "last": _are_words, "run": _is_run,
 }  # fmt: skip
 
 
@@ -99,10 +98,28 @@ class Checkpoint(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What this process saves of a pytree: arrays, and which particles they hold."""
+    """What this process saves of a pytree.
+
+    Attributes
+    ----------
+    tree
+        Arrays.
+    where
+        Pytree of bools: which of them hold particles.
+    ranges
+        Which particles those are.
+    """
 
     tree: Any
+    where: Any
     ranges: list[list[int]]
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What is noted with the arrays."""
+        flags = jax.tree_util.tree_leaves_with_path(self.where)
+        split = [jax.tree_util.keystr(path) for path, flag in flags if flag]
+        return {"ranges": self.ranges, "split": split}
 
 
 class Saved(NamedTuple):
@@ -209,11 +226,11 @@ class Journal:
         generation, segments = self.generation + 1, self.segments + (rows is not None)
         try:
             if rows is not None:
-                description = {"ranges": rows.ranges, "previous": self._last}
+                description = {**rows.description, "previous": self._last}
                 segment = checkpoint.save(self._draws(segments, rank), rows.tree, description)
             if rank > 0:
-                description = {"ranges": state.ranges}
-                part = checkpoint.save(self._state(generation, rank), state.tree, description)
+                path = self._state(generation, rank)
+                part = checkpoint.save(path, state.tree, state.description)
         except OSError as error:
             _warn_of(error)
         where = "to save a checkpoint"
@@ -223,7 +240,7 @@ class Journal:
         last = [_decode(d) for d in digests[:, 0]] if rows is not None else self._last
         if ok and rank == 0:
             parts = [_decode(d) for d in digests[1:, 1]]
-            header = {"ranges": state.ranges, "parts": parts, "segments": segments, "last": last}
+            header = {**state.description, "parts": parts, "segments": segments, "last": last}
             try:
                 checkpoint.save(self._state(generation, 0), state.tree, {**header, "run": meta})
             except OSError as error:
@@ -236,7 +253,7 @@ class Journal:
             self._state(generation - 2, rank).unlink()
         return True
 
-    def find(self, state: Any, rows: Any, where_state: Any, where_rows: Any) -> Saved | None:
+    def find(self, state: Any, rows: Any) -> Saved | None:
         """Find the newest state that is whole.
 
         Parameters
@@ -245,8 +262,6 @@ class Journal:
             Pytree of arrays or ``jax.ShapeDtypeStruct`` like the saved one.
         rows
             The same for one row of what was kept.
-        where_state, where_rows
-            Pytrees of bools: which leaves are split by particles.
 
         Returns
         -------
@@ -272,7 +287,7 @@ class Journal:
         damage: DamagedCheckpoint | None = None
         for number in reversed(numbers):
             try:
-                saved = self._read(number, state, rows, where_state, where_rows)
+                saved = self._read(number, state, rows)
             except DamagedCheckpoint as error:
                 damage = damage or error
                 warnings.warn(f"{error}; looking for an older one", CheckpointWarning, stacklevel=4)
@@ -286,7 +301,7 @@ class Journal:
             )
         return None
 
-    def _read(self, number: int, state: Any, rows: Any, where_state: Any, where_rows: Any) -> Saved:
+    def _read(self, number: int, state: Any, rows: Any) -> Saved:
         path = self._state(number, 0)
         first = checkpoint.read(path)
         _check_meta(first, _OF_STATE, path)
@@ -294,7 +309,7 @@ class Journal:
         parts = [first]
         for rank, digest in enumerate(first.meta["parts"], start=1):
             parts.append(self._expect(self._state(number, rank), digest, _OF_PART))
-        whole = _join(parts, state, where_state, 0, path)
+        whole = _join(parts, state, 0, path)
         history, previous = [], last
         for index in range(segments, 0, -1):
             pieces = [
@@ -303,7 +318,7 @@ class Journal:
             ]
             if not pieces:
                 raise DamagedCheckpoint(f"{path}: names no draws of save {index} of {segments}")
-            history.append(_join_rows(pieces, rows, where_rows, self._draws(index, 0)))
+            history.append(_join_rows(pieces, rows, self._draws(index, 0)))
             previous = pieces[0].meta["previous"]
         joined = lambda *blocks: np.concatenate(blocks)
         stacked = jax.tree.map(joined, *reversed(history)) if history else None
@@ -334,23 +349,17 @@ class Journal:
         return self.directory / f"draws-{number:06d}{f'.{rank}' if rank else ''}.ckpt"
 
 
-def _join_rows(pieces: list[Contents], rows: Any, where: Any, path: Path) -> Any:
+def _join_rows(pieces: list[Contents], rows: Any, path: Path) -> Any:
     """Put one segment together: like a row, with a leading axis of its own length."""
     length = next((len(a) for a in pieces[0].arrays.values() if a.ndim), 0)
     like = jax.tree.map(lambda s: jax.ShapeDtypeStruct((length, *s.shape), s.dtype), rows)
-    return _join(pieces, like, where, 1, path)
+    return _join(pieces, like, 1, path)
 
 
-def _join(parts: list[Contents], like: Any, where: Any, axis: int, path: Path) -> Any:
+def _join(parts: list[Contents], like: Any, axis: int, path: Path) -> Any:
     """Put the processes' parts together along the particle axis, in the structure of ``like``."""
     joined = dict(parts[0].arrays)
-    flags = [
-        (jax.tree_util.keystr(path), flag)
-        for path, flag in jax.tree_util.tree_leaves_with_path(where)
-    ]
-    for name, flag in flags if len(parts) > 1 else ():
-        if not flag or name not in joined:
-            continue
+    for name in parts[0].meta["split"] if len(parts) > 1 else ():
         joined[name] = _joined([part.arrays.get(name) for part in parts], parts, axis, path)
     return checkpoint.restore(parts[0]._replace(arrays=joined), like, str(path))
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from shoal.inference import hosts
 from shoal.inference._chunk import (
     LOST,
     Program,
@@ -23,7 +24,7 @@ from shoal.inference._journal import Checkpoint, Journal, Part
 from shoal.inference.checkpoint import ForeignCheckpoint
 from shoal.inference.failures import Failures, combine, no_failures
 from shoal.inference.fingerprint import check_same, fingerprint
-from shoal.inference.hosts import PATIENCE_SECONDS, Watchdog, agree, stuck, to_host
+from shoal.inference.hosts import Watchdog, agree, to_host
 from shoal.inference.interruption import Interruption
 from shoal.inference.progress import Reporter
 
@@ -107,10 +108,7 @@ class Work:
         num_devices = placement.mesh.size if placement.mesh else 1
         self.identity = fingerprint(step, self.algorithm, self.state, self.key, num_devices)
         self.journal, self.every = Journal(directory), saving.every
-        split = placement.state, *jax.tree.map(lambda _: False, (self.tally, self.failures))
-        found = self.journal.find(
-            (self.state, self.tally, self.failures), self.shapes.record, split, self.program.record
-        )
+        found = self.journal.find((self.state, self.tally, self.failures), self.shapes.record)
         if found is None:
             return
         if not saving.allow_changed_target:
@@ -152,16 +150,18 @@ class Work:
         )  # fmt: skip
 
     def _loop(self, interruption: Interruption, reporter: Reporter, describe: Any) -> None:
-        size, per_row, saved_at, cost = 1, np.inf, time.perf_counter(), 0.0
+        size, per_row, saved_at, saving = 1, np.inf, time.perf_counter(), 0.0
         while self.outcome == "completed" and self.done < self.size.rows:
             start, before = time.perf_counter(), self.done
             stop = min(self.size.rows, before + size)
             self._advance(stop, self._watch(per_row * (stop - before)))
             elapsed = time.perf_counter() - start
-            pause = max(self.every, _SAVING_PART * cost) if self.every else 0
+            pause = max(self.every, _SAVING_PART * saving) if self.every else 0
             due = time.perf_counter() - saved_at >= pause
-            news = np.array([elapsed, due, interruption.requested], np.float32)
-            slowest, due, asked = agree(news, f"after step {self.done * self.size.thin}").max(0)
+            # All that steers the loop has to be the same in all processes.
+            news = np.array([elapsed, due, interruption.requested, saving], np.float32)
+            news = agree(news, f"after step {self.done * self.size.thin}")
+            slowest, due, asked, cost = news.max(axis=0)
             self.seconds += float(slowest)
             if asked and self.outcome == "completed" and self.done < self.size.rows:
                 self.outcome = "interrupted"
@@ -169,7 +169,7 @@ class Work:
                 start = time.perf_counter()
                 self._save()
                 saved_at = time.perf_counter()
-                cost = saved_at - start
+                saving = saved_at - start
             self._report(reporter, describe)
             per_row = float(slowest) / max(1, self.done - before)
             wanted = CHUNK_SECONDS if self.every else max(CHUNK_SECONDS, _SAVING_PART * cost)
@@ -198,7 +198,7 @@ class Work:
         """Guard a chunk in which processes wait for each other; the first one's time is unknown."""
         if self.program.placement.is_independent or not np.isfinite(seconds):
             return nullcontext()
-        return Watchdog(PATIENCE_SECONDS + 10 * seconds, stuck("in a step"))
+        return Watchdog(hosts.PATIENCE_SECONDS + 10 * seconds, hosts.stuck("in a step"))
 
     def _save(self) -> None:
         if self.journal is None or (self.saved == self.done and self.journal.generation):
@@ -207,14 +207,15 @@ class Work:
         state = placement.local(self.carry[0], placement.state)
         rows = None
         if jax.tree.leaves(self.shapes.record) and self.done > self.saved:
-            rows = Part(self._new_rows(), ranges)
+            rows = Part(self._new_rows(), self.program.record, ranges)
         meta = {
             **self.size._replace(rows=self.done)._asdict(),
             "identity": self.identity,
             "seconds": self.seconds,
             "compile_seconds": self.compile_seconds,
         }
-        part = Part((state, self.tally, self.failures), ranges)
+        nowhere = jax.tree.map(lambda _: False, (self.tally, self.failures))
+        part = Part((state, self.tally, self.failures), (placement.state, *nowhere), ranges)
         if self.journal.save(part, rows, meta):
             self.saved = self.done
 

@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -24,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import shoal.inference.run as driver
-from shoal.inference import Checkpoint, _work, cache, sample
+from shoal.inference import Checkpoint, _work, cache, hosts, sample
 from shoal.inference.run import run
 from shoal.sampling.core.pairwise import Ring
 
@@ -43,11 +44,11 @@ def position(state, info):
     return state.position
 
 
-def _sample(sampler, dim, num_samples):
+def _sample(sampler, dim, num_samples, num_warmup=40):
     def case(folder, mesh, told):
         result = sample(
-            KEY(3), log_density, sampler, init=jnp.zeros(dim), num_chains=16, num_warmup=40,
-            num_samples=num_samples, checkpoint=Checkpoint(folder, every=0.0), progress=told,
+            KEY(3), log_density, sampler, init=jnp.zeros(dim), num_chains=16, num_samples=num_samples,
+            num_warmup=num_warmup, checkpoint=Checkpoint(folder, every=0.0), progress=told,
             mesh=mesh, on_failure="ignore",
         )  # fmt: skip
         return {"position": result.posterior["position"], "lp": result.sample_stats["lp"]}
@@ -75,19 +76,21 @@ CASES = {
     "unadjusted": _sample("baoab", 200, 150),
     "nuts": _sample("nuts", 20, 60),
     "interacting": _ensemble(200, 300),
+    "small": _ensemble(60, 40),
+    "chains": _sample("ula", 20, 60, num_warmup=0),
     # Sixteen megabytes of state: the kill falls into a write.
     "large": _sample("mala", 60_000, 12),
 }
 
 
-def die_at(name, count):
-    """Kill this process at the ``count``-th call of a function of the operating system."""
+def at_call(name, count, what):
+    """Do something at the ``count``-th call of a function of the operating system."""
     original, calls = getattr(os, name), [0]
 
     def hooked(*arguments, **options):
         calls[0] += 1
         if calls[0] == count:
-            os.kill(os.getpid(), signal.SIGKILL)
+            what()
         return original(*arguments, **options)
 
     setattr(os, name, hooked)
@@ -99,7 +102,10 @@ def do(case, folder, options):
     if options.get("cache"):
         cache.enable_compilation_cache(options["cache"])
     if "die_at" in options:
-        die_at(*options["die_at"])
+        at_call(*options["die_at"], lambda: os.kill(os.getpid(), signal.SIGKILL))
+    if "hang_at" in options:
+        at_call(*options["hang_at"], lambda: time.sleep(600))
+    hosts.PATIENCE_SECONDS = options.get("patience", hosts.PATIENCE_SECONDS)
     # Short chunks, and as much saving as computing.
     _work.CHUNK_SECONDS, _work._SAVING_PART = options.get("chunk", 0.005), 1
     mesh, rank = None, options.get("rank", 0)
@@ -108,6 +114,7 @@ def do(case, folder, options):
             f"127.0.0.1:{options['port']}", 2, rank, heartbeat_timeout_seconds=10,
             shutdown_timeout_seconds=10, initialization_timeout=60,
         )  # fmt: skip
+    if "port" in options or options.get("mesh"):
         mesh = jax.make_mesh((jax.device_count(),), ("particles",))
     note_beginnings(folder / "began")
 
@@ -119,6 +126,8 @@ def do(case, folder, options):
     if rank == 0:
         np.savez(folder / "result.tmp.npz", **arrays)
         os.rename(folder / "result.tmp.npz", folder / "result.npz")
+    if "port" in options:
+        jax.distributed.shutdown()
 
 
 def note_beginnings(path):

@@ -102,11 +102,11 @@ def test_other_lengths_steps_and_parameters_compile_nothing():
 
     walk = Counting(langevin.mala(0.3))
     run(KEY, walk, walk.init(), 10, keep=keep)
-    compiled = _chunk.run_chunk._cached._cache_size()
+    compiled = _chunk.compiled_chunk._cache_size()
     run(jax.random.key(9), walk, walk.init(), 10, first_step=3, keep=keep)
     other = Counting(langevin.mala(0.7))
     run(KEY, other, other.init(), 10, keep=keep)
-    assert _chunk.run_chunk._cached._cache_size() == compiled
+    assert _chunk.compiled_chunk._cache_size() == compiled
 
 
 def test_the_state_that_was_given_survives():

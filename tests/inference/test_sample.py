@@ -169,10 +169,10 @@ def test_a_numpyro_model_agrees_with_numpyros_own_nuts():
 def test_new_data_and_new_step_sizes_compile_nothing():
     arguments = dict(num_warmup=30, num_samples=20, progress=False)
     sample(KEY, regression, langevin.mala(0.1), model_args=_data(0), **arguments)
-    programs = _chunk.run_chunk._cached._cache_size()
+    programs = _chunk.compiled_chunk._cache_size()
     first = sample(KEY, regression, langevin.mala(0.1), model_args=_data(1), **arguments)
     second = sample(KEY, regression, langevin.mala(0.2), model_args=_data(1), **arguments)
-    assert _chunk.run_chunk._cached._cache_size() == programs
+    assert _chunk.compiled_chunk._cache_size() == programs
     assert not np.array_equal(first.posterior["sigma"], second.posterior["sigma"])
 
 
