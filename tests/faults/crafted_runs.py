@@ -21,10 +21,12 @@ STATE = {
     ("last",): [*WORDS, ["00" * 32], ["../../etc/passwd"], [None], [[]]],
     ("parts",): [*_all_but([]), ["00" * 32], ["not hexadecimal"], "ab"],
     ("ranges",): [*_all_but([]), [[0]], [[2, 1]], [[0, 1.5]], [["a", "b"]], [[0, 2**70]]],
+    ("split",): [None, 1, "text", {}, [1], [None], [["at"]]],
 }
 DRAWS = {
     ("previous",): [*WORDS, ["00" * 32], [[]]],
     ("ranges",): [None, 1, "text", [[0]], [[0, 2**70]]],
+    ("split",): [None, 1, "text", {}, [1]],
 }
 
 # By path within the JSON object of the file with the arguments of `sample`.

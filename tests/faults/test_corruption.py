@@ -114,14 +114,20 @@ def density(x):
     return -0.5 * jnp.sum(x**2)
 
 
-def write_recipe(folder):
-    folder.mkdir()
-    options = Options(4, 0, 10, 1, "diagonal", None)
-    plan = Plan(
-        jax.random.key(0), Target.from_log_density(density), langevin.ula(0.1), jnp.ones((4, 2)),
-        options,
-    )  # fmt: skip
-    _recipe.write(folder, plan, _recipe.Model(density), allow_changed_target=False)
+OPTIONS = Options(4, 0, 10, 1, "diagonal", None)
+PLAN = Plan(
+    jax.random.key(0),
+    Target.from_log_density(density),
+    langevin.ula(0.1),
+    jnp.ones((4, 2)),
+    OPTIONS,
+)
+
+
+def write_recipe(folder, allow=False, **changes):
+    """Note the arguments of a run of `sample` in its folder, or compare them to what is there."""
+    folder.mkdir(exist_ok=True)
+    _recipe.write(folder, PLAN._replace(**changes), _recipe.Model(density), allow)
     return folder / _recipe.NAME
 
 
@@ -241,6 +247,52 @@ def test_the_forgeries_are_of_a_file_that_is_read(tmp_path):
     assert plan.options.num_samples == 10
     np.testing.assert_array_equal(plan.positions, np.ones((4, 2)))
     assert model.function is density
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"options": OPTIONS._replace(num_chains=5)}, "num_chains=4, not 5"),
+        ({"options": OPTIONS._replace(thin=2)}, "thin=1, not 2"),
+        ({"options": OPTIONS._replace(target_acceptance=0.5)}, "target_acceptance=None"),
+        ({"key": jax.random.key(1)}, "another key"),
+        ({"positions": PLAN.positions.at[3, 1].set(2.0)}, "started elsewhere"),
+        ({"positions": PLAN.positions.at[0].set(2.0)}, "log densities"),
+        ({"target": Target.from_log_density(lambda x: density(x) + x[0])}, "log densities"),
+    ],
+    ids=[
+        "chains", "thin", "acceptance", "key", "start of a later chain", "start", "target"
+    ],
+)  # fmt: skip
+def test_other_arguments_of_sample_are_refused(tmp_path, changes, message):
+    write_recipe(tmp_path)
+    with pytest.raises(ForeignCheckpoint, match=message):
+        write_recipe(tmp_path, **changes)
+    # Target and starts may be let pass; nothing else.
+    if {"positions", "target"} & changes.keys():
+        write_recipe(tmp_path, allow=True, **changes)
+    else:
+        with pytest.raises(ForeignCheckpoint, match=message):
+            write_recipe(tmp_path, allow=True, **changes)
+
+
+def test_another_generator_with_the_same_bits_is_another_key(tmp_path):
+    bits = np.arange(4, dtype=np.uint32)
+    keys = [jax.random.wrap_key_data(bits, impl=impl) for impl in ("rbg", "unsafe_rbg")]
+    write_recipe(tmp_path, key=keys[0])
+    with pytest.raises(ForeignCheckpoint, match="another key"):
+        write_recipe(tmp_path, key=keys[1])
+
+
+def test_numbers_of_numpy_are_options_like_any(tmp_path):
+    numpys = OPTIONS._replace(
+        num_chains=np.int64(4), num_samples=np.int32(12), target_acceptance=np.float32(0.7)
+    )
+    write_recipe(tmp_path, options=numpys)
+    write_recipe(tmp_path, options=numpys)
+    write_recipe(tmp_path, options=numpys._replace(num_samples=np.int64(15)))
+    plan, _ = _recipe.read(tmp_path, density, None, None, None, None)
+    assert plan.options == numpys._replace(num_samples=15)
 
 
 def test_only_plain_functions_of_imported_modules_are_found_by_name(monkeypatch):

@@ -15,7 +15,7 @@ from faults import crafted, crafted_runs
 from faults.saved_walk import KEY, ROWS, THIN, Walk, assert_equal, save_every_row, walk
 
 from shoal.inference import checkpoint
-from shoal.inference._journal import CheckpointWarning
+from shoal.inference._journal import CheckpointWarning, _join
 from shoal.inference.checkpoint import DamagedCheckpoint, ForeignCheckpoint
 
 REFUSED = (DamagedCheckpoint, ForeignCheckpoint)
@@ -146,22 +146,23 @@ def keep_nothing(position, info):
     return None
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"key": jax.random.key(4)}, "key"),
-        ({"key": jax.random.wrap_key_data(np.zeros(4, np.uint32), impl="rbg")}, "key"),
-        ({"scale": 0.5001}, "the parameters"),
-        ({"thin": 1}, "thin=2"),
-        ({"first_step": 1}, "first_step=0"),
-        ({"rows": ROWS - 1}, f"rows={ROWS}"),
-        ({"keep": keep_nothing}, r"unknown leaves \['at'\], \['norm'\]"),
-        ({"keep": only_keep_the_norm}, r"unknown leaves \['at'\]"),
-        ({"tally": keep_nothing}, "unknown leaves"),
-    ],
-    ids=str,
-)
-def test_another_run_is_refused(folder, changes, message):
+RBG = jax.random.wrap_key_data(np.zeros(4, np.uint32), impl="rbg")
+OTHERS = {
+    "key": ({"key": jax.random.key(4)}, "the key"),
+    "generator": ({"key": RBG}, "the key"),
+    "parameter": ({"scale": 0.5001}, "the parameters"),
+    "thin": ({"thin": 1}, "thin=2"),
+    "first step": ({"first_step": 1}, "first_step=0"),
+    "fewer rows": ({"rows": ROWS - 1}, f"rows={ROWS}"),
+    "nothing kept": ({"keep": keep_nothing}, r"unknown leaves \['at'\], \['norm'\]"),
+    "less kept": ({"keep": only_keep_the_norm}, r"unknown leaves \['at'\]"),
+    "nothing counted": ({"tally": keep_nothing}, "unknown leaves"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_run_is_refused(folder, name):
+    changes, message = OTHERS[name]
     with pytest.raises(ForeignCheckpoint, match=message):
         continued(folder, **changes)
 
@@ -238,6 +239,68 @@ def test_forged_rows_of_other_shapes_are_refused(folder, tree):
     rewrite(folder / NEWEST, lambda meta: {**meta, "last": [digest]})
     with pytest.raises(REFUSED, match="draws|kept"):
         continued(folder)
+
+
+WHOLE = {"x": np.arange(14.0).reshape(7, 2), "step": np.int64(3)}
+
+
+def meta(ranges, *split):
+    return {"ranges": ranges, "split": ["['x']", *split]}
+
+
+def parts_of(ranges):
+    """Split `WHOLE` over processes, as each would save it."""
+    split = lambda held: np.concatenate([WHOLE["x"][lo:hi] for lo, hi in held])
+    return [
+        checkpoint.Contents({"['x']": split(held), "['step']": WHOLE["step"]}, {}, meta(held), "")
+        for held in ranges
+    ]
+
+
+def joined(parts, folder):
+    return _join(parts, WHOLE, 0, folder)
+
+
+@pytest.mark.parametrize(
+    "ranges", [[[[0, 3]], [[3, 7]]], [[[0, 2], [5, 7]], [[2, 5]]], [[[4, 7]], [[0, 1]], [[1, 4]]]]
+)
+def test_parts_of_several_processes_make_the_whole(tmp_path, ranges):
+    jax.tree.map(np.testing.assert_array_equal, joined(parts_of(ranges), tmp_path), WHOLE)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "named"),
+    [
+        ([[[0, 3]], [[4, 7]]], None),  # one is missing
+        ([[[0, 4]], [[3, 7]]], None),  # one is there twice
+        ([[[0, 3]], [[3, 7]]], [[0, 2**60]]),  # more than there are
+        ([[[0, 3]], [[3, 7]]], [[3, 6]]),
+        ([[[0, 3]], [[3, 7]]], [[4, 8]]),
+        ([[[0, 3]], [[3, 7]]], []),
+    ],
+)
+def test_parts_that_make_no_whole_are_refused(tmp_path, ranges, named):
+    parts = parts_of(ranges)
+    if named is not None:
+        parts[1] = parts[1]._replace(meta=meta(named))
+    with pytest.raises(ForeignCheckpoint, match="do not make up a whole"):
+        joined(parts, tmp_path)
+
+
+@pytest.mark.parametrize("x", [np.zeros((4, 3)), np.zeros(()), np.zeros((4, 2), int), None])
+def test_parts_of_unlike_shapes_are_refused(tmp_path, x):
+    parts = parts_of([[[0, 3]], [[3, 7]]])
+    arrays = {"['step']": WHOLE["step"]} if x is None else {**parts[1].arrays, "['x']": x}
+    with pytest.raises(ForeignCheckpoint, match="do not make up a whole"):
+        joined([parts[0], parts[1]._replace(arrays=arrays)], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["['step']", "['y']", ""])
+def test_parts_of_what_is_not_split_are_refused(tmp_path, name):
+    parts = parts_of([[[0, 3]], [[3, 7]]])
+    forged = [part._replace(meta=meta(part.meta["ranges"], name)) for part in parts]
+    with pytest.raises(ForeignCheckpoint, match="do not make up a whole"):
+        joined(forged, tmp_path)
 
 
 def test_what_the_tests_continue_is_what_they_think(saved):
