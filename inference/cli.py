@@ -4,6 +4,7 @@ Exit codes: 0 all went well, 1 a run failed, 2 the command was used wrongly, 130
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(options, error, 2)
     except KeyboardInterrupt:
         again = _commands.how_to_continue(getattr(options, "checkpoint", None))
-        return _fail(options, f"interrupted{again and f'; to continue: {again}'}", INTERRUPTED)
+        code = _fail(options, f"interrupted{again and f'; to continue: {again}'}", INTERRUPTED)
+        if arguments is None:
+            _end_at_once(code)
+        return code
     except Exception as error:
         if getattr(options, "traceback", False):
             raise
@@ -46,6 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(options: argparse.Namespace, error: object, code: int) -> int:
     print(f"shoal {options.name}: {' '.join(str(error).split())}", file=sys.stderr)
     return code
+
+
+def _end_at_once(code: int) -> NoReturn:
+    """End the process without taking Python apart: that crashes where XLA was interrupted."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _place(options: argparse.Namespace, error: Exception) -> str:
