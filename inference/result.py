@@ -21,8 +21,6 @@ class Result:
     sample_stats
         NumPy arrays ``(chain, draw)`` by ArviZ's names: ``lp`` (log density of the unconstrained
         position), ``acceptance_rate``, ``diverging``, ``status`` and what else the sampler reports.
-    outcome
-        ``"completed"``, or ``"interrupted"`` where a signal ended the run before its last draw.
     num_gradients
         Gradient evaluations after warm-up, summed over chains; None where they cannot be counted.
     num_gradients_warmup
@@ -37,6 +35,8 @@ class Result:
         Normalised log-weights ``(chain, draw)`` where particles carry them, else None.
     attributes
         Facts for the record: sampler, seed data, versions, seconds.
+    outcome
+        ``"completed"``, or ``"interrupted"`` where a signal ended the run before its last draw.
     target
         The target that was sampled; None for a loaded result.
     groups
@@ -45,7 +45,6 @@ class Result:
 
     posterior: dict[str, np.ndarray]
     sample_stats: dict[str, np.ndarray]
-    outcome: str = "completed"
     num_gradients: int | None = None
     num_gradients_warmup: int | None = None
     status: dict[str, int] = field(default_factory=dict)
@@ -53,6 +52,7 @@ class Result:
     parameters: dict[str, Any] = field(default_factory=dict)
     log_weights: np.ndarray | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
+    outcome: str = "completed"
     target: Any = field(default=None, repr=False)
     groups: dict[str, dict[str, np.ndarray]] = field(default_factory=dict, repr=False)
 

@@ -47,9 +47,9 @@ def position(state, info):
 def _sample(sampler, dim, num_samples, num_warmup=40):
     def case(folder, mesh, told):
         result = sample(
-            KEY(3), log_density, sampler, init=jnp.zeros(dim), num_chains=16, num_samples=num_samples,
-            num_warmup=num_warmup, checkpoint=Checkpoint(folder, every=0.0), progress=told,
-            mesh=mesh, on_failure="ignore",
+            KEY(3), log_density, sampler, init=jnp.zeros(dim), num_chains=16,
+            num_samples=num_samples, num_warmup=num_warmup, progress=told, mesh=mesh,
+            checkpoint=Checkpoint(folder, every=0.0), on_failure="ignore",
         )  # fmt: skip
         return {"position": result.posterior["position"], "lp": result.sample_stats["lp"]}
 
