@@ -3,6 +3,7 @@
 from mutants.table import found_by
 
 TESTS = "inference/test_diagnostics.py"
+LAWS = "sampling/langevin/test_laws.py"
 MOMENTS = "shoal.inference._moment_tests"
 FEATURES = "shoal.inference._features"
 PARTICLES = "shoal.inference._particles_under_test"
@@ -59,17 +60,6 @@ BUGS = (
     ),
     *found_by(
         TESTS,
-        "TestInvariance.test_the_size_of_batches_does_not_matter",
-        (),
-        (
-            "batches share their keys",
-            PARTICLES,
-            "yield jnp.asarray(ids),",
-            "yield jnp.asarray(ids - begin),",
-        ),
-    ),
-    *found_by(
-        TESTS,
         "TestInvariance.test_p_values_are_two_sided_and_corrected",
         (),
         (
@@ -103,7 +93,7 @@ BUGS = (
         ),
     ),
     *found_by(
-        "sampling/langevin/test_laws.py",
+        LAWS,
         "z_law",
         ("obabo", "diagonal"),
         (
@@ -114,9 +104,9 @@ BUGS = (
         ),
     ),
     *found_by(
-        TESTS,
-        "z_of_linear_gaussian_z",
-        (),
+        LAWS,
+        "z_law",
+        ("ula", "dense"),
         (
             "law of the end without the start",
             LINEAR,
@@ -158,12 +148,6 @@ BUGS = (
             RANKS,
             "jnp.where(turn, a, b), state, current)",
             "jnp.where(turn, b, b), state, current)",
-        ),
-        (
-            "start always in the first place",
-            RANKS,
-            "randint(key_place, (), 0, num_states)",
-            "randint(key_place, (), 0, 1)",
         ),
     ),
     *found_by(

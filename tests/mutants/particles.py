@@ -1,5 +1,6 @@
 """Seeded bugs of ensembles: masks, weights, resampling."""
 
+import numpy as np
 from mutants.table import found_by
 
 TESTS = "sampling/core/test_particles.py"
@@ -16,7 +17,7 @@ BUGS = (
     *found_by(
         TESTS,
         "test_sums_over_pairs_are_those_of_the_living_alone",
-        (float("nan"),),
+        (np.nan,),
         (
             "the dead stay where they are",
             PARTICLES,

@@ -80,43 +80,44 @@ def found_by(file: str, name: str, arguments: tuple[Any, ...], *rows: tuple) -> 
     return tuple(Bug(*row, Check(file, name, arguments)) for row in rows)
 
 
-def alarm(check: Check, key: jax.Array | None = None) -> str | None:
+def alarm(check: Check) -> str | None:
     """Run a check against the package as it is now; say what it found wrong, None if nothing.
 
     Exceptions other than failed assertions pass through: a bug that crashes is not one that
     needs a test to be seen.
     """
-    function, context = _load(check)
-    with context:
-        if check.is_statistical:
-            largest = float(np.max(np.abs(statistics(check, key, function))))
-            return None if largest <= THRESHOLD else f"max |z| = {largest:.1f}"
+    function = load(check)
+    with precision(function):
         try:
-            function(*check.arguments)
+            if not check.is_statistical:
+                function(*check.arguments)
+                return None
+            largest = float(np.max(np.abs(function(jax.random.key(20), *check.arguments))))
         except AssertionError as error:
             return str(error).strip().split("\n")[0] or "assertion"
-    return None
+    return None if largest <= THRESHOLD else f"max |z| = {largest:.1f}"
 
 
-def statistics(check: Check, key: jax.Array | None, function: Any = None) -> np.ndarray:
-    """Return the statistics of a statistical check for one key (a fixed one by default)."""
-    function = function or _load(check)[0]
-    key = jax.random.key(20) if key is None else key
-    return np.asarray(function(key, *check.arguments), np.float64)
+def load(check: Check) -> Any:
+    """Return the check's function, of a test file executed anew."""
+    owner: Any = seeding.execute(check.file)
+    *classes, name = check.name.split(".")
+    for one in classes:
+        owner = getattr(owner, one)()
+    return getattr(owner, name)
+
+
+def precision(function: Any) -> contextlib.AbstractContextManager:
+    """Return the context of the precision that a check asks for by its marks."""
+    wanted = [name for mark in marks(function, "usefixtures") for name in mark.args]
+    return jax.enable_x64(True) if "x64" in wanted else contextlib.nullcontext()
+
+
+def marks(function: Any, name: str) -> list[Any]:
+    """Return the marks that pytest has put on a function."""
+    return [mark for mark in getattr(function, "pytestmark", []) if mark.name == name]
 
 
 def families() -> dict[str, tuple[Bug, ...]]:
     """Return the rows of every family."""
     return {name: importlib.import_module(f"mutants.{name}").BUGS for name in FAMILIES}
-
-
-def _load(check: Check) -> tuple[Any, contextlib.AbstractContextManager]:
-    """Return the function, of a test file executed anew, and the precision that it wants."""
-    owner: Any = seeding.execute(check.file)
-    *classes, name = check.name.split(".")
-    for one in classes:
-        owner = getattr(owner, one)()
-    function = getattr(owner, name)
-    marks = [mark for mark in getattr(function, "pytestmark", []) if mark.name == "usefixtures"]
-    wants_x64 = any("x64" in mark.args for mark in marks)
-    return function, jax.enable_x64(True) if wants_x64 else contextlib.nullcontext()

@@ -27,7 +27,7 @@ def by_sorting(rule: str, x: np.ndarray) -> float:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("n", [2, 3, 7, 50])
+@pytest.mark.parametrize("n", [2, 7, 8, 50])
 def test_rules_are_the_sorted_ones_for_even_and_odd_numbers(n: int) -> None:
     x = np.random.default_rng(n).normal(size=(n, 3)) + 20
     for rule in MEDIANS:

@@ -181,18 +181,18 @@ def test_float32_keeps_its_digits_at_an_offset_of_a_thousand(block_size: int | N
     kernel = kernels.RBF(bandwidth)
     options = {"block_size": block_size}
     for found, wanted in (
-        (pairwise.kernel_matvec(kernel, x, y, v, **options), pairs @ exact[2]),
         (
-            pairwise.kernel_grad_sum(kernel, x, y, w, **options),
-            slope @ exact[1] - slope.sum(1, keepdims=True) * exact[0],
-        ),
-        (pairwise.logsumexp(x, y, w, epsilon, **options), special.logsumexp(soft, axis=1)),
-        (
-            pairwise.softmax_mean(x, y, w, y, epsilon, **options),
+            lambda: pairwise.softmax_mean(x, y, w, y, epsilon, **options),
             special.softmax(soft, axis=1) @ exact[1],
         ),
+        (lambda: pairwise.kernel_matvec(kernel, x, y, v, **options), pairs @ exact[2]),
+        (
+            lambda: pairwise.kernel_grad_sum(kernel, x, y, w, **options),
+            slope @ exact[1] - slope.sum(1, keepdims=True) * exact[0],
+        ),
+        (lambda: pairwise.logsumexp(x, y, w, epsilon, **options), special.logsumexp(soft, axis=1)),
     ):
-        error = np.linalg.norm(found - wanted) / np.linalg.norm(wanted - wanted.mean(0))
+        error = np.linalg.norm(found() - wanted) / np.linalg.norm(wanted - wanted.mean(0))
         assert error < 1e-4
 
 
