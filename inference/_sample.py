@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from shoal import _canary
 from shoal.inference import _recipe
+from shoal.inference._arguments import as_arguments
 from shoal.inference._draw import Conduct, Options, Plan, draw, split_key
 from shoal.inference._journal import Checkpoint, Lock, as_checkpoint
 from shoal.inference._recipe import Model
@@ -19,6 +20,7 @@ from shoal.inference.interruption import Interruption
 from shoal.inference.progress import Progress
 from shoal.inference.result import Result
 from shoal.inference.starts import as_target, check_starts, initial_positions
+from shoal.sampling.core._checks import real_parameter
 from shoal.sampling.core.random import check_key
 
 
@@ -141,18 +143,18 @@ def sample(
     _check_numbers(lowest=0, num_warmup=num_warmup)
     _check_choice("tune_metric", tune_metric, ("diagonal", "dense", None))
     _check_choice("on_failure", on_failure, ("warn", "raise", "ignore"))
-    if target_acceptance is not None and not 0 < target_acceptance < 1:
-        raise ValueError(f"target_acceptance must lie in (0, 1), got {target_acceptance!r}")
+    if target_acceptance is not None:
+        real_parameter("target_acceptance", target_acceptance, 0.0, 1.0, scalar=True)
+    args, kwargs = as_arguments(model_args, model_kwargs)
     _canary.warn_if_wrong()
 
     folder = as_checkpoint(checkpoint)
-    target = as_target(model, tuple(model_args), dict(model_kwargs or {}), init)
+    target = as_target(model, args, kwargs, init)
     positions = initial_positions(target, init, num_chains, split_key(key)[0])
     check_starts(target, positions)
     options = Options(num_chains, num_warmup, num_samples, thin, tune_metric, target_acceptance)
     plan = Plan(key, target, sampler, positions, options)
-    given = Model(model, tuple(model_args), dict(model_kwargs or {}))
-    return _conduct(plan, given, Conduct(mesh, folder, progress), on_failure)
+    return _conduct(plan, Model(model, args, kwargs), Conduct(mesh, folder, progress), on_failure)
 
 
 def resume(

@@ -251,12 +251,12 @@ class Work:
             )
         if not hasattr(self.shapes.info, "status"):
             broken = [
-                jax.tree_util.keystr(path)
+                f"state{jax.tree_util.keystr(path)}"
                 for path, leaf in jax.tree_util.tree_leaves_with_path(state)
                 if jnp.issubdtype(leaf.dtype, jnp.inexact) and not np.isfinite(leaf).all()
             ]
             if broken:
-                problems.append(f"the last state is not finite in {', '.join(broken)}")
+                problems.append(f"{', '.join(broken)} not finite after the last step")
         return problems
 
 

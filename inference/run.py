@@ -135,7 +135,7 @@ def run(
     (100, 2)
     """
     check_key(key)
-    _check(algorithm, num_steps, thin, on_failure)
+    _check(algorithm, num_steps, thin, first_step, on_failure)
     saving = as_checkpoint(checkpoint)
     algorithm, state = as_arrays(algorithm), as_state(state)
     program, shapes = make_program(mesh, algorithm, state, key, keep, tally, until)
@@ -152,12 +152,14 @@ def run(
     return finished
 
 
-def _check(algorithm: Any, num_steps: Any, thin: Any, on_failure: Any) -> None:
+def _check(algorithm: Any, num_steps: Any, thin: Any, first_step: Any, on_failure: Any) -> None:
     if not callable(getattr(algorithm, "step", None)):
         raise TypeError(f"algorithm must have step(key, state), got {algorithm!r}")
-    for name, value in (("num_steps", num_steps), ("thin", thin)):
+    for name, value in (("num_steps", num_steps), ("thin", thin), ("first_step", first_step)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             raise TypeError(f"{name} must be an integer, got {value!r}")
+    if first_step < 0:
+        raise ValueError(f"first_step must be at least 0, got {first_step}")
     if thin < 1 or num_steps < 0 or num_steps % thin:
         raise ValueError(
             f"num_steps must be a multiple of thin and thin at least 1, got num_steps={num_steps} "

@@ -65,6 +65,8 @@ def check_block_size(block_size: Any) -> int | None:
     if block_size is None:
         return None
     try:
+        if isinstance(block_size, bool):
+            raise TypeError
         size = operator.index(block_size)
     except TypeError:
         raise TypeError(f"block_size must be an integer or None, got {block_size!r}") from None

@@ -64,7 +64,8 @@ _SENTENCES = {
     Status.DIVERGENCE: "the energy error of a step exceeded 1000: the step size is too large there",
     Status.OUTSIDE_SUPPORT: "the log density was -inf (outside the support): the particle stayed",
     Status.MAX_ITERATIONS: "the step's inner loop ended at its maximal number of iterations",
-    Status.FROZEN: "weights or bandwidth were degenerate: the particle was frozen",
+    Status.FROZEN: "the particle was frozen: it had failed before, or its weights or the bandwidth "
+    "were degenerate",
 }
 
 
