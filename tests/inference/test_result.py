@@ -168,8 +168,8 @@ def test_the_report_is_silent_when_all_went_well_and_plain_otherwise():
     assert fine.report() == ""
     bad = Result({}, {}, status={"ok": 7, "divergence": 3}, status_warmup={"ok": 9, "frozen": 1})
     assert bad.report().splitlines() == [
-        "warm-up: in 1 of 10 steps the particle was frozen: it had failed before, or its weights or "
-        "the bandwidth were degenerate",
+        "warm-up: in 1 of 10 steps the particle was frozen: it had failed before, or its weights "
+        "or the bandwidth were degenerate",
         "sampling: in 3 of 10 steps the energy error of a step exceeded 1000: "
         "the step size is too large there",
     ]
