@@ -146,6 +146,7 @@ def headers():
         files[f"header length {length}"] = pack(_GOOD, length=length)
     for change in (-1, 1, 28, 29, 60, 61):
         files[f"header length {change:+}"] = pack(_GOOD, length=len(json.dumps(_GOOD)) + change)
+    files["a leaf twice, both there"] = pack({**_GOOD, "leaves": [_N, _N, _X]}, PAYLOAD + bytes(4))
     files["payload missing"] = pack(_GOOD, b"")
     files["payload short"] = pack(_GOOD, PAYLOAD[:-1])
     files["payload long"] = pack(_GOOD, PAYLOAD + b"\0")
