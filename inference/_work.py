@@ -114,8 +114,13 @@ class Work:
         if not saving.allow_changed_target:
             check_same(found.meta.get("identity", {}), self.identity, str(directory))
         there = Size(*(int(found.meta[name]) for name in Size._fields))
-        if there[1:] != self.size[1:] or there.rows > self.size.rows:
+        if there[1:] != self.size[1:]:
             raise ForeignCheckpoint(f"{directory} holds {there}, wanted {self.size}")
+        if there.rows > self.size.rows:
+            raise ForeignCheckpoint(
+                f"{directory} holds {there.rows} rows already; a run "
+                f"can be made longer, but not cut to {self.size.rows}"
+            )
         state, self.tally, self.failures = found.state
         self.state, self.kept = as_arrays(state), found.rows
         self.done = self.saved = there.rows

@@ -312,6 +312,7 @@ def test_runs_that_cannot_go_on(folder: Path, capsys: pytest.CaptureFixture[str]
         check("resume runs/a --quiet", "runs/a is in use by process")
         check(COMMAND, "runs/a is in use by process")
     check(COMMAND, "runs/a holds a run with num_warmup=0, not 20")
+    check("resume runs/a --quiet --samples 29", "holds 30 rows already")
     (folder / "neighbour.py").write_text("SCALE = 11.0\n")
     sys.modules.pop("neighbour", None)
     shutil.rmtree(folder / "__pycache__", ignore_errors=True)
