@@ -7,6 +7,7 @@ folder with damaged files is in `test_damaged_runs`.
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -15,10 +16,11 @@ import numpy as np
 import pytest
 from faults import crafted, crafted_runs
 
-from shoal.inference import _recipe, checkpoint, resume
+from shoal.inference import _recipe, checkpoint, hosts, resume
 from shoal.inference._draw import Options, Plan
 from shoal.inference.checkpoint import DamagedCheckpoint, ForeignCheckpoint
 from shoal.inference.target import Target
+from shoal.models.posteriors import schools
 from shoal.sampling import langevin
 
 REFUSED = (DamagedCheckpoint, ForeignCheckpoint)
@@ -303,3 +305,22 @@ def test_only_plain_functions_of_imported_modules_are_found_by_name(monkeypatch)
     assert _recipe._look_up(__name__, "unknown") is None
     monkeypatch.setattr(imported, "system", __import__("os").system, raising=False)
     assert _recipe._look_up(__name__, "system") is None
+    # Libraries are full of functions that do things.
+    assert isinstance(np.load, types.FunctionType)
+    assert isinstance(hosts._end, types.FunctionType)
+    assert _recipe._look_up("numpy", "load") is None
+    assert _recipe._look_up("shoal.inference.hosts", "_end") is None
+    ours = [f for f in vars(schools).values() if isinstance(f, types.FunctionType)]
+    ours = [f for f in ours if f.__module__ == schools.__name__]
+    assert ours
+    assert all(_recipe._look_up(*_recipe._name_of(f)) is f for f in ours)
+
+
+def test_arguments_nested_without_end_are_refused(tmp_path):
+    contents = checkpoint.read(write_recipe(tmp_path))
+    tree = {"value": 1}
+    for _ in range(100_000):
+        tree = {"list": [tree]}
+    deep = contents._replace(meta={**contents.meta, "arguments": tree})
+    with pytest.raises(DamagedCheckpoint, match="RecursionError"):
+        _recipe._stored(deep, tmp_path)
