@@ -30,8 +30,10 @@ from shoal.inference.progress import Reporter
 
 CHUNK_SECONDS = 0.1
 _LARGEST_GROWTH = 8
-# Saving takes no more than a twentieth of the time.
+# Saving takes no more than a twentieth of the time; where every chunk is saved, chunks grow for
+# that, but not so long that Ctrl-C is not answered.
 _SAVING_PART = 20
+_LONGEST_CHUNK = 2.0
 
 
 class Finished(NamedTuple):
@@ -177,7 +179,9 @@ class Work:
                 saving = saved_at - start
             self._report(reporter, describe)
             per_row = float(slowest) / max(1, self.done - before)
-            wanted = CHUNK_SECONDS if self.every else max(CHUNK_SECONDS, _SAVING_PART * cost)
+            wanted = CHUNK_SECONDS
+            if self.every == 0:
+                wanted = max(wanted, min(_SAVING_PART * cost, _LONGEST_CHUNK))
             size = max(1, min(_LARGEST_GROWTH * size, int(wanted / max(per_row, 1e-9))))
 
     def _advance(self, stop: int, watch: Any) -> None:

@@ -47,8 +47,8 @@ def test_langevin_bias(tmp_path: Path) -> None:
 def test_several_processes(tmp_path: Path) -> None:
     example = load("several_processes")
     first = example.main(num_samples=500, folder=tmp_path)
-    # Over 20 keys the largest deviation was 0.033 +- 0.011: 5.2 standard deviations.
-    assert first < 0.09
+    # Over 20 keys the largest deviation was 0.043 +- 0.016: 5.2 standard deviations, 1e-7.
+    assert first < 0.13
     check_picture(tmp_path / "several_processes.png")
     # The second call finds all draws in the folder.
     assert example.main(num_samples=500, folder=tmp_path) == first
