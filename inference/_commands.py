@@ -180,7 +180,7 @@ def _prepare(options: argparse.Namespace, interruption: Interruption) -> None:
 
 def _note_new(folder: Path, order: "Order") -> None:
     """Write what `resume` has to know into the folder of a run that is about to begin."""
-    from shoal.inference._journal import Lock
+    from shoal.inference._lock import Lock
     from shoal.inference._recipe import NAME
     from shoal.inference.files import write_order
 

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from shoal._version import __version__
 from shoal.inference import checkpoint as checkpoint_file
-from shoal.inference._journal import Checkpoint
+from shoal.inference._journal import Checkpoint, warn_unsaved
 from shoal.inference._work import Finished
 from shoal.inference.chains import Chains, Step, broadcast
 from shoal.inference.failures import no_failures
@@ -192,7 +192,10 @@ def _tuned_mclmc(
     else:
         states, sampler, steps = tune_mclmc(chains, states, key, num_steps)
         if path is not None and jax.process_index() == 0:
-            checkpoint_file.save(path, (states, sampler.parameters), {"steps": steps})
+            try:
+                checkpoint_file.save(path, (states, sampler.parameters), {"steps": steps})
+            except OSError as error:
+                warn_unsaved(error)
     failures = no_failures(np)
     failures.count[Status.OK] = steps * chains.ids.size
     # One compiled call: what of its time was compiling is not known.

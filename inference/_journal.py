@@ -14,13 +14,11 @@ of the others' in it. Whoever continues puts the parts together, in whatever num
 """
 
 import contextlib
-import fcntl
 import os
 import re
-import socket
 import warnings
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -156,47 +154,6 @@ def as_checkpoint(value: Any) -> Checkpoint | None:
     return value._replace(directory=directory)
 
 
-class Lock:
-    """Context that keeps a second run out of a folder.
-
-    Raises
-    ------
-    BlockingIOError
-        If another run holds it, naming the process.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / "lock"
-        self._file: IO[bytes] | None = None
-
-    def __enter__(self) -> "Lock":
-        problem = self._take() if jax.process_index() == 0 else ""
-        if agree(np.array([bool(problem)]), "to lock the run's folder").any():
-            raise BlockingIOError(problem or f"{self._path.parent} is in use by another run")
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def _take(self) -> str:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = self._path.open("a+b", buffering=0)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read(200).decode(errors="replace").strip() or "another process"
-            file.close()
-            return f"{self._path.parent} is in use by {owner}: two runs cannot share a folder"
-        # The name is a courtesy to others, which a full disk may do without.
-        with contextlib.suppress(OSError):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
-        self._file = file
-        return ""
-
-
 class Journal:
     """Saves and finds what a run has done; one process's hand on the run's folder."""
 
@@ -232,7 +189,7 @@ class Journal:
                 path = self._state(generation, rank)
                 part = checkpoint.save(path, state.tree, state.description)
         except OSError as error:
-            _warn_of(error)
+            warn_unsaved(error)
         where = "to save a checkpoint"
         digests = agree(_encode(segment, part), where)
         ok = bool(rows is None or digests[:, 0].any(axis=1).all())
@@ -244,7 +201,7 @@ class Journal:
             try:
                 checkpoint.save(self._state(generation, 0), state.tree, {**header, "run": meta})
             except OSError as error:
-                _warn_of(error)
+                warn_unsaved(error)
                 ok = False
         if not agree(np.array([ok]), where)[0, 0]:
             return False
@@ -399,7 +356,8 @@ def _decode(digest: np.ndarray) -> str:
     return digest.astype(np.uint8).tobytes().hex()
 
 
-def _warn_of(error: OSError) -> None:
+def warn_unsaved(error: OSError) -> None:
+    """Say that something could not be saved."""
     warnings.warn(
         f"could not save {error.filename}: {error.strerror}; what was saved before is whole, and "
         "the run goes on and tries again",

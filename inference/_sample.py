@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -14,12 +15,13 @@ from shoal import _canary
 from shoal.inference import _recipe
 from shoal.inference._arguments import as_arguments
 from shoal.inference._draw import Conduct, Options, Plan, draw, split_key
-from shoal.inference._journal import Checkpoint, Lock, as_checkpoint
+from shoal.inference._journal import Checkpoint, as_checkpoint
+from shoal.inference._lock import Lock
 from shoal.inference._recipe import Model
 from shoal.inference.interruption import Interruption
 from shoal.inference.progress import Progress
 from shoal.inference.result import Result
-from shoal.inference.starts import as_target, check_starts, initial_positions
+from shoal.inference.starts import as_target, initial_positions, usable_starts
 from shoal.sampling.core._checks import real_parameter
 from shoal.sampling.core.random import check_key
 
@@ -53,6 +55,7 @@ def sample(
     progress: bool | Callable[[Progress], Any] = True,
     checkpoint: str | Path | Checkpoint | None = None,
     mesh: Mesh | None = None,
+    bad_starts: str = "raise",
     on_failure: str = "warn",
 ) -> Result:
     """Draw from a posterior.
@@ -105,6 +108,9 @@ def sample(
         Mesh of one axis, such as ``jax.make_mesh((jax.device_count(),), ("chains",))``, over whose
         devices to split the chains. They never communicate. With several processes each one gets
         all draws.
+    bad_starts
+        When density or gradient are not finite at the start of a chain: ``"raise"``, ``"drop"`` the
+        chain, or ``"resample"``: start it as a copy of another chain's start, drawn at random.
     on_failure
         When chains got stuck or steps met densities that are not finite: ``"warn"``, ``"raise"``
         (`SamplingError`, which holds the result) or ``"ignore"``. Counts are in the result anyhow.
@@ -143,6 +149,7 @@ def sample(
     _check_numbers(lowest=0, num_warmup=num_warmup)
     _check_choice("tune_metric", tune_metric, ("diagonal", "dense", None))
     _check_choice("on_failure", on_failure, ("warn", "raise", "ignore"))
+    _check_choice("bad_starts", bad_starts, ("raise", "drop", "resample"))
     if target_acceptance is not None:
         real_parameter("target_acceptance", target_acceptance, 0.0, 1.0, scalar=True)
     args, kwargs = as_arguments(model_args, model_kwargs)
@@ -150,11 +157,17 @@ def sample(
 
     folder = as_checkpoint(checkpoint)
     target = as_target(model, args, kwargs, init)
-    positions = initial_positions(target, init, num_chains, split_key(key)[0])
-    check_starts(target, positions)
+    key_starts = split_key(key)[0]
+    positions = initial_positions(target, init, num_chains, key_starts)
+    # Ids of chains are not negative, so that this key is none of theirs.
+    key_choice = jax.random.fold_in(key_starts, jnp.int32(-1))
+    positions, remarks = usable_starts(target, positions, bad_starts, key_choice)
+    num_chains = len(jax.tree.leaves(positions)[0])
     options = Options(num_chains, num_warmup, num_samples, thin, tune_metric, target_acceptance)
     plan = Plan(key, target, sampler, positions, options)
-    return _conduct(plan, Model(model, args, kwargs), Conduct(mesh, folder, progress), on_failure)
+    return _conduct(
+        plan, Model(model, args, kwargs), Conduct(mesh, folder, progress), on_failure, remarks
+    )
 
 
 def resume(
@@ -180,7 +193,8 @@ def resume(
         The folder given to `sample`, or a `Checkpoint`.
     model, sampler
         Needed only where the folder cannot tell: it stores a model by its name, which is looked up
-        among the functions of imported modules, and a sampler of this package or one given by name.
+        among the functions of imported modules that are no installed library, and a sampler of this
+        package or one given by name.
     model_args, model_kwargs
         Needed only where they were not arrays and numbers in lists, tuples and dicts.
     num_samples
@@ -231,7 +245,9 @@ def resume(
     return _conduct(plan, given, Conduct(mesh, folder, progress), on_failure)
 
 
-def _conduct(plan: Plan, given: Model, conduct: Conduct, on_failure: str) -> Result:
+def _conduct(
+    plan: Plan, given: Model, conduct: Conduct, on_failure: str, remarks: Sequence[str] = ()
+) -> Result:
     """Draw, in the run's folder if there is one, and speak up about what went wrong."""
     with ExitStack() as stack:
         stack.enter_context(Interruption())
@@ -240,6 +256,7 @@ def _conduct(plan: Plan, given: Model, conduct: Conduct, on_failure: str) -> Res
             stack.enter_context(Lock(Path(folder.directory)))
             _recipe.write(Path(folder.directory), plan, given, folder.allow_changed_target)
         result, problems = draw(plan, conduct)
+        problems = [*remarks, *problems]
     if result.outcome == "interrupted" and folder is not None:
         problems.append(f"resume({str(folder.directory)!r}) continues")
     if problems and on_failure == "raise" and result.outcome != "interrupted":

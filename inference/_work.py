@@ -106,7 +106,12 @@ class Work:
             If what is there is broken, or another run.
         """
         placement, directory = self.program.placement, Path(saving.directory)
-        step = lambda algorithm, state, key: algorithm.step(key, state)
+        program = self.program
+
+        def step(algorithm: Any, state: Any, key: jax.Array) -> Any:
+            state, info = algorithm.step(key, state)
+            return state, info, program.tally(state, info), program.keep(state, info)
+
         num_devices = placement.mesh.size if placement.mesh else 1
         self.identity = fingerprint(step, self.algorithm, self.state, self.key, num_devices)
         self.journal, self.every = Journal(directory), saving.every

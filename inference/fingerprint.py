@@ -2,8 +2,8 @@
 
 The program is known by its jaxpr (with the values of the constants in it), the data and parameters
 by their bytes. Both are exact: a prior's scale changed in the seventh digit, or one observation, is
-another run. A jaxpr is comparable only between equal versions and devices; where they differ, the
-data and the shapes are what is compared.
+another run. A jaxpr, and a computed start, are comparable only between equal versions and devices;
+where they differ, the data and the shapes are what is compared.
 """
 
 import hashlib
@@ -34,11 +34,11 @@ def fingerprint(
     Parameters
     ----------
     step
-        ``step(algorithm, state, key)``; what it computes is the program.
+        ``step(algorithm, state, key)``; all that it computes is the program.
     algorithm
         Pytree whose arrays are the data and parameters.
     state
-        State, of which only shapes and dtypes count.
+        State that the run starts from.
     key
         The run key; counts as data.
     num_devices
@@ -51,6 +51,7 @@ def fingerprint(
     return {
         "program": text.hexdigest(),
         "data": digest_of((algorithm, key)),
+        "start": digest_of(state),
         "python": platform.python_version(),
         "jax": jax.__version__,
         "shoal": __version__,
@@ -74,7 +75,9 @@ def check_same(found: dict[str, str], now: dict[str, str], place: str) -> None:
         changed.append("the data, the parameters or the key")
     same_versions = all(found.get(name) == now[name] for name in _VERSIONS)
     if same_versions and found.get("program") != now["program"]:
-        changed.append("the model or the sampler")
+        changed.append("the model, the sampler or what is kept of it")
+    if same_versions and found.get("start") != now["start"]:
+        changed.append("the state it starts from")
     if changed:
         raise ForeignCheckpoint(
             f"{place} holds a run that differs from this one in {' and in '.join(changed)}; "

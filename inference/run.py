@@ -18,7 +18,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from shoal.inference._chunk import as_arrays, as_state, make_program
-from shoal.inference._journal import Checkpoint, Lock, as_checkpoint
+from shoal.inference._journal import Checkpoint, as_checkpoint
+from shoal.inference._lock import Lock
 from shoal.inference._work import Finished, Size, Work
 from shoal.inference.interruption import Interruption
 from shoal.inference.progress import Progress, Reporter

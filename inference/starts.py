@@ -67,15 +67,47 @@ def initial_positions(target: Target, init: Any, num_chains: int, key: jax.Array
     return positions
 
 
-def check_starts(target: Target, positions: Any) -> None:
-    """Raise ``ValueError`` unless density and gradient are finite at every chain's start."""
+def usable_starts(
+    target: Target, positions: Any, bad_starts: str, key: jax.Array
+) -> tuple[Any, list[str]]:
+    """Return starts at which density and gradient are finite, and what was done for that.
+
+    Parameters
+    ----------
+    target
+        What is sampled.
+    positions
+        Unconstrained starts, leading chain axis.
+    bad_starts
+        What to do with the others: ``"raise"``, ``"drop"`` or ``"resample"`` (each becomes a copy
+        of a good one, drawn with ``key``).
+    key
+        Typed key.
+
+    Raises
+    ------
+    ValueError
+        If there are others and they are to raise, or all starts are bad.
+    """
     values, gradients = _value_and_gradients(target, positions)
     finite = np.isfinite(np.asarray(values))
     for leaf in jax.tree.leaves(gradients):
         finite &= np.isfinite(np.asarray(leaf)).reshape(len(finite), -1).all(axis=1)
-    for chain in np.flatnonzero(~finite):
-        position = jax.tree.map(lambda leaf, chain=chain: leaf[chain], positions)
-        raise ValueError(target.explain_bad_start(position, int(chain)))
+    bad = np.flatnonzero(~finite)
+    if not bad.size:
+        return positions, []
+    if bad_starts == "raise" or not finite.any():
+        position = jax.tree.map(lambda leaf: leaf[bad[0]], positions)
+        raise ValueError(target.explain_bad_start(position, int(bad[0])))
+    rows = np.flatnonzero(finite)
+    done = "were dropped"
+    if bad_starts == "resample":
+        drawn = np.asarray(jax.random.choice(key, rows, (bad.size,)))
+        rows, done = np.arange(finite.size), f"became copies of those of chains {drawn.tolist()}"
+        rows[bad] = drawn
+    return jax.tree.map(lambda leaf: leaf[rows], positions), [
+        f"the starts of chains {bad.tolist()}, where density or gradient are not finite, {done}"
+    ]
 
 
 @eqx.filter_jit

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from saved_walk import assert_equal, save_every_row, walk
 
 from shoal.inference import checkpoint
-from shoal.inference._journal import Lock
+from shoal.inference._lock import Lock
 
 
 class Patch:

@@ -14,7 +14,8 @@ import pytest
 from faults.saved_walk import ROWS, assert_equal, save_every_row, walk
 
 from shoal.inference import checkpoint
-from shoal.inference._journal import CheckpointWarning, Lock
+from shoal.inference._journal import CheckpointWarning
+from shoal.inference._lock import Lock
 
 
 @pytest.fixture(scope="module")

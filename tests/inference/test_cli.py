@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from shoal.inference import Result, _work, cache, cli, files, sample
-from shoal.inference._journal import Lock
+from shoal.inference._lock import Lock
 from shoal.inference.files import (
     FileError,
     Order,

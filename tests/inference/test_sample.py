@@ -307,3 +307,31 @@ def test_a_target_can_be_made_once_and_used_again():
     target = Target.from_numpyro(regression, _data(0))
     result = sample(KEY, target, "mala", num_warmup=20, num_samples=5, progress=False)
     assert set(result.posterior) == {"slope", "sigma", "mean"}
+
+
+def half(x):
+    """Finite where the first coordinate is positive."""
+    return jnp.where(x[0] > 0, -0.5 * jnp.sum(x**2), -jnp.inf)
+
+
+STARTS = jnp.array([[1.0, 0.0], [-1.0, 0.0], [2.0, 0.0]])
+
+
+@pytest.mark.parametrize("bad_starts", ["drop", "resample"])
+def test_bad_starts_are_dropped_or_replaced_and_told_of(bad_starts):
+    told = {"drop": r"chains \[1\].*were dropped", "resample": r"chains \[1\].*copies of those of"}
+    with pytest.warns(SamplingWarning, match=told[bad_starts]):
+        result = sample(
+            KEY, half, "ula", init=STARTS, num_chains=3, num_warmup=0, num_samples=1,
+            bad_starts=bad_starts, progress=False,
+        )  # fmt: skip
+    draws = result.posterior["position"]
+    assert len(draws) == {"drop": 2, "resample": 3}[bad_starts]
+    assert (draws[..., 0] > 0).all()
+
+
+def test_bad_starts_raise_by_default_or_when_there_is_no_other():
+    with pytest.raises(ValueError, match="particle 1 cannot start"):
+        sample(KEY, half, "ula", init=STARTS, num_chains=3, progress=False)
+    with pytest.raises(ValueError, match="particle 0 cannot start"):
+        sample(KEY, half, "ula", init=-STARTS[:1], num_chains=1, bad_starts="drop", progress=False)
