@@ -11,12 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import blackjax
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
-from shoal.inference import Target, sample
+from shoal.inference import Checkpoint, Target, checkpoint, resume, sample
 from shoal.inference.run import run
 from shoal.sampling import langevin
 
@@ -102,9 +103,7 @@ _density = kind.log_density().called("log density", "log_density", "model", "ini
 _tuning = dict(
     num_warmup=kind.count(2, lowest=0),
     tune_metric=kind.choice(None, "full"),
-    target_acceptance=kind.fraction().without(
-        "None", "vector", "text", "complex", "object", "ragged"
-    ),
+    target_acceptance=kind.fraction().without("None"),
 )
 _run = dict(
     key=kind.key(),
@@ -113,6 +112,16 @@ _run = dict(
     thin=kind.count(1),
     on_failure=kind.choice("ignore", "shrug"),
 )
+_saved = dict(
+    checkpoint=kind.Slot(None, {
+        "number": bad(3), "a file": bad(__file__, "is a file"),
+        "negative pause": bad(Checkpoint("run", every=-1.0), "every.*-1"),
+    }),
+    mesh=kind.Slot(None, {
+        "number": bad(8, "int"),
+        "two axes": bad(jax.make_mesh((1, 1), ("a", "b")), "one axis.*'b'"),
+    }),
+)  # fmt: skip
 _starts = kind.start().plus(
     one_chain_starts_badly=(jnp.array([[1.0, 0.0], [jnp.nan, 0.0], [1.0, 0.0]]), r"\[1, 0\].*nan"),
     none=(None, "init|model"),
@@ -145,13 +154,13 @@ SAMPLE = {
     f"sample({name})": entry(_sample(name), **_run, model=_density, init=_starts, **tuning)
     for name, tuning in (("mala", _tuning), ("baoab", {}), ("nuts", {}))
 }
+SAMPLE["sample(mala)"].slots.update(**_saved, bad_starts=kind.choice("drop", "skip"))
 SAMPLE["sample(sampler)"] = entry(
     _with_sampler,
     sampler=kind.Slot("mala", _bad_samplers).called("sampler", "step_size", "inverse_mass_matrix"),
 )
 SAMPLE["sample(model)"] = entry(
-    _sample("mala"), key=kind.Slot(KEY, {}), model=MODELS, model_args=DATA.without("number"),
-    model_kwargs=KWARGS.without("text"),
+    _sample("mala"), key=kind.Slot(KEY, {}), model=MODELS, model_args=DATA, model_kwargs=KWARGS,
     init=kind.Slot(None, SITES),
 )  # fmt: skip
 SAMPLE["sample(target)"] = entry(
@@ -241,6 +250,27 @@ RUN = {
         }),
         state=kind.Slot(_algorithm.init(jnp.zeros(2)), {}),
         on_failure=kind.choice("ignore", "shrug"),
+        first_step=kind.count(3, lowest=0),
+        **_saved,
+    ),
+    "resume": entry(
+        resume, on_failure=kind.choice("ignore", "shrug"), num_samples=kind.count(),
+        checkpoint=_saved["checkpoint"]._replace(good="nowhere").plus(
+            none=(None, "checkpoint is None"), no_run=("nowhere", "nowhere holds no run"),
+        ).called("checkpoint", "nowhere"),
+    ),
+    "checkpoint.save": entry(
+        lambda tree: checkpoint.save("unwritten", tree),
+        tree=kind.Slot({}, {
+            "text": bad({"a": "x"}, r"\['a'\].*<U1"),
+            "objects": bad({"a": np.array([None])}, r"\['a'\].*object"),
+        }, ("leaf",)),
+    ),
+    "checkpoint.load": entry(
+        lambda path: checkpoint.load(path, {}),
+        path=kind.Slot("nowhere", {
+            "no file": bad("nowhere", "nowhere"), "no checkpoint": bad(__file__, "no checkpoint"),
+        }, ("nowhere", __file__)),
     ),
 }  # fmt: skip
 ENTRIES = {**SAMPLE, **TARGETS, **RUN}

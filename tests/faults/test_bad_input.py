@@ -22,7 +22,7 @@ TABLES = [runpy.run_path(str(file)) for file in FILES if file.stem != "bad_input
 ENTRIES = {name: entry for table in TABLES for name, entry in table["ENTRIES"].items()}
 CELLS = dict(cell for table in TABLES for cell in table["kind"].cells(table["ENTRIES"]))
 # Compiled and run with good arguments by other tests.
-SLOW = ("sample(", "diagnostics.", "shoal", "NumPyroTarget.", "run")
+SLOW = ("sample(", "diagnostics.", "shoal", "NumPyroTarget.", "run", "resume", "checkpoint.")
 
 
 @pytest.mark.parametrize("name", CELLS)
