@@ -5,9 +5,10 @@ file, with its arguments. There are two kinds of checks:
 
 - ``z_...(key, *arguments)`` returns statistics that are standard normal on correct code. One that
   exceeds `THRESHOLD` is an alarm.
-- Any other function, mostly a test of the suite, asserts what must hold to rounding.
+- Any other is a test of the suite, with one set of its parameters, that must fail.
 
-A family adds its rows as a module here, with a tuple ``BUGS``, and its name to `FAMILIES`.
+The suite runs both kinds on the correct package. A family adds its rows as a module here, with a
+tuple ``BUGS``, and its name to `FAMILIES`.
 """
 
 import contextlib
