@@ -44,6 +44,13 @@ def _no_leaks() -> Iterator[None]:
     assert leaked == before
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _bounded_memory() -> Iterator[None]:
+    """Forget a file's compiled programs after it: a worker would gather gigabytes of them."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """Top folder of the source tree."""

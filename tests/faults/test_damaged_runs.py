@@ -153,7 +153,7 @@ OTHERS = {
     "parameter": ({"scale": 0.5001}, "the parameters"),
     "thin": ({"thin": 1}, "thin=2"),
     "first step": ({"first_step": 1}, "first_step=0"),
-    "fewer rows": ({"rows": ROWS - 1}, f"rows={ROWS}"),
+    "fewer rows": ({"rows": ROWS - 1}, f"holds {ROWS} rows"),
     "nothing kept": ({"keep": keep_nothing}, r"unknown leaves \['at'\], \['norm'\]"),
     "less kept": ({"keep": only_keep_the_norm}, r"unknown leaves \['at'\]"),
     "nothing counted": ({"tally": keep_nothing}, "unknown leaves"),
@@ -176,7 +176,7 @@ def test_rows_that_were_not_kept_are_not_zeros(tmp_path):
 def test_a_run_becomes_longer_but_the_files_of_a_longer_one_do_not_fit(saved, folder):
     longer, _ = continued(folder, rows=ROWS + 1)
     assert_equal(longer, walk(rows=ROWS + 1))
-    with pytest.raises(ForeignCheckpoint, match=f"rows={ROWS + 1}"):
+    with pytest.raises(ForeignCheckpoint, match=f"holds {ROWS + 1} rows"):
         continued(folder)
 
 

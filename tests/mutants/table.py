@@ -25,6 +25,7 @@ FAMILIES = (
     "chains",
     "densities",
     "diagnostics",
+    "driver",
     "kernels",
     "langevin",
     "numpyro_bridge",
