@@ -96,13 +96,15 @@ def make_program(
     if until is not None and placement.is_independent:
         raise ValueError("until cannot stop independent particles on a mesh: leave out one of them")
     step = functools.partial(_shapes_of_step, keep, tally, key)
-    in_info, in_counts, in_record = holds_particles(step, placement, algorithm, state)
+    shapes = Shapes(*eqx.filter_eval_shape(step, algorithm, state))
+    in_info, in_counts, in_record = jax.tree.map(lambda _: False, shapes)
+    if mesh is not None:
+        in_info, in_counts, in_record = holds_particles(step, placement, algorithm, state)
     if placement.is_independent and not all(jax.tree.leaves(in_record)):
         raise ValueError(
             "keep must return arrays with a leading particle axis where independent particles are "
             f"split over a mesh, got {jax.tree.map(lambda flag: flag, in_record)} for its leaves"
         )
-    shapes = Shapes(*eqx.filter_eval_shape(step, algorithm, state))
     return Program(keep, tally, until, placement, in_info, in_counts, in_record), shapes
 
 

@@ -34,6 +34,7 @@ _LARGEST_GROWTH = 8
 # that, but not so long that Ctrl-C is not answered.
 _SAVING_PART = 20
 _LONGEST_CHUNK = 2.0
+_LONG_WAIT = 0.5
 
 
 class Finished(NamedTuple):
@@ -146,7 +147,7 @@ class Work:
         self.inputs = algorithm, key, *(np.asarray(n, np.int32) for n in (first_step, thin))
         if self.done < rows and not interruption.requested:
             start = time.perf_counter()
-            self._advance(self.done, nullcontext())  # no row: compiles, and changes nothing
+            self._advance(self.done)  # no row: compiles, and changes nothing
             self.compile_seconds += time.perf_counter() - start
             self._loop(interruption, reporter, describe)
         elif self.done < rows:
@@ -166,7 +167,7 @@ class Work:
         while self.outcome == "completed" and self.done < self.size.rows:
             start, before = time.perf_counter(), self.done
             stop = min(self.size.rows, before + size)
-            self._advance(stop, self._watch(per_row * (stop - before)))
+            self._advance(stop, per_row * (stop - before))
             elapsed = time.perf_counter() - start
             pause = max(self.every, _SAVING_PART * saving) if self.every else 0
             due = time.perf_counter() - saved_at >= pause
@@ -189,12 +190,13 @@ class Work:
                 wanted = max(wanted, min(_SAVING_PART * cost, _LONGEST_CHUNK))
             size = max(1, min(_LARGEST_GROWTH * size, int(wanted / max(per_row, 1e-9))))
 
-    def _advance(self, stop: int, watch: Any) -> None:
-        """Do the rows up to ``stop``, unless the run ends before, and count."""
+    def _advance(self, stop: int, seconds: float = np.inf) -> None:
+        """Do the rows up to ``stop``, in about so many seconds, unless the run ends before."""
         before, placement = self.done, self.program.placement
         bounds = np.asarray(before, np.int32), np.asarray(stop, np.int32)
-        with watch:
-            self.carry, told = _wait(run_chunk((*self.inputs, *bounds), self.carry, self.program))
+        with self._watch(seconds):
+            outputs = run_chunk((*self.inputs, *bounds), self.carry, self.program)
+            self.carry, told = _wait(outputs, seconds)
         counts, failures = jax.tree.map(to_host, (told.counts, told.failures))
         if placement.is_independent:
             merge = lambda leaf, flag: leaf[: placement.num] if flag else leaf.sum(axis=0)
@@ -274,12 +276,12 @@ class Work:
         return problems
 
 
-def _wait(tree: Any) -> Any:
-    """Wait for the devices in Python, where a second Ctrl-C is heard."""
-    leaves, pause = jax.tree.leaves(tree), 1e-5
-    while not leaves[-1].is_ready():
+def _wait(tree: Any, seconds: float) -> Any:
+    """Wait for the devices; if that takes long, in Python, where a second Ctrl-C is heard."""
+    last, pause = jax.tree.leaves(tree)[-1], 1e-4
+    while seconds > _LONG_WAIT and not last.is_ready():
         time.sleep(pause)
-        pause = min(2 * pause, 1e-3)
+        pause = min(2 * pause, 1e-2)
     return jax.block_until_ready(tree)
 
 

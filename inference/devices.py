@@ -93,9 +93,7 @@ class Placement(NamedTuple):
         return jax.tree.map(_on_key_data(bring), tree, where)
 
     def local(self, tree: Any, where: Any, axis: int = 0) -> Any:
-        """Bring the particles that lie with this process, in the order of `ranges`."""
-        if self.mesh is None:
-            return tree
+        """Bring the particles that lie with this process, in the order of `ranges`, to the host."""
 
         def local(leaf: Any, holds_particles: bool) -> Any:
             if not holds_particles or not isinstance(leaf, jax.Array):
@@ -184,9 +182,6 @@ def holds_particles(function: Any, placement: Placement, algorithm: Any, state: 
 
     It is evaluated in the abstract for ``num`` and for ``num + 1`` particles.
     """
-    if placement.mesh is None:
-        shape = eqx.filter_eval_shape(function, algorithm, state)
-        return jax.tree.map(lambda _: False, shape)
 
     def sized(tree: Any, where: Any, num: int) -> Any:
         arrays, static = eqx.partition(tree, eqx.is_array)

@@ -101,7 +101,8 @@ def test_a_run_stops_at_the_step_in_which_a_tenth_of_the_particles_are_dead(monk
 def test_until_stops_at_the_first_row_that_satisfies_it(thin):
     algorithm, state = solver()
     far = lambda state: jnp.max(state.position) < 0.5
-    finished = run(KEY, algorithm, state, 60, keep=keep, thin=thin, until=far)
+    options = dict(keep=keep, thin=thin, on_failure="ignore")
+    finished = run(KEY, algorithm, state, 60, until=far, **options)
     assert (finished.outcome, finished.problems) == ("stopped", ())
     # 0.9**7 = 0.478 is the first below one half.
     assert finished.num_steps == {1: 7, 3: 9}[thin]
