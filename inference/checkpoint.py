@@ -19,6 +19,7 @@ import hashlib
 import json
 import math
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -132,15 +133,13 @@ def save(path: str | Path, tree: Any, meta: dict[str, Any] | None = None) -> str
     digest = hashlib.sha256()
 
     def write(file: IO[bytes]) -> None:
-        def put(data: Any) -> None:
-            digest.update(data)
-            file.write(data)
-
-        put(MAGIC)
-        put(len(header).to_bytes(8, "little"))
-        put(header)
-        for array in leaves:
-            put(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        parts: list[Any] = [MAGIC, len(header).to_bytes(8, "little"), header]
+        parts += [np.ascontiguousarray(array).reshape(-1).view(np.uint8).data for array in leaves]
+        # Digest and disk go side by side: each takes as long as the other.
+        with ThreadPoolExecutor(1) as hashing:
+            for part in parts:
+                hashing.submit(digest.update, part)
+                file.write(part)
         file.write(digest.digest())
 
     _write_atomically(path, write)
