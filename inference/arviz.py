@@ -90,6 +90,8 @@ def save(result: "Result", path: str | Path) -> Path:
             dataset.attrs[_RECORD] = json.dumps(record)
             dataset.to_netcdf(temporary, mode=mode, group=group, engine="h5netcdf")
             mode = "a"
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
