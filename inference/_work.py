@@ -214,7 +214,8 @@ class Work:
         """Guard a chunk in which processes wait for each other; the first one's time is unknown."""
         if self.program.placement.is_independent or not np.isfinite(seconds):
             return nullcontext()
-        return Watchdog(hosts.PATIENCE_SECONDS + 10 * seconds, hosts.stuck("in a step"))
+        limit = hosts.PATIENCE_SECONDS + 10 * seconds
+        return Watchdog(limit, hosts.stuck("in a step", limit))
 
     def _save(self) -> None:
         if self.journal is None or (self.saved == self.done and self.journal.generation):

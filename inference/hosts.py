@@ -15,6 +15,7 @@ import numpy as np
 
 # A stuck peer ends the run within half a minute.
 PATIENCE_SECONDS = 25.0
+_SLOWEST_BYTES_PER_SECOND = 1e7
 
 
 class Watchdog:
@@ -69,7 +70,7 @@ def agree(values: np.ndarray, where: str) -> np.ndarray:
         return values[None]
     from jax.experimental import multihost_utils
 
-    with Watchdog(PATIENCE_SECONDS, stuck(where)):
+    with Watchdog(PATIENCE_SECONDS, stuck(where, PATIENCE_SECONDS)):
         try:
             return np.asarray(multihost_utils.process_allgather(values)).reshape(-1, *values.shape)
         except Exception as error:
@@ -78,11 +79,11 @@ def agree(values: np.ndarray, where: str) -> np.ndarray:
             ) from error
 
 
-def stuck(where: str) -> str:
+def stuck(where: str, seconds: float) -> str:
     """Say that this process has waited in vain."""
     return (
         f"process {jax.process_index()} of {jax.process_count()} waited "
-        f"{PATIENCE_SECONDS:.0f} s for its peers {where}: one of them is stuck. Ending this "
+        f"{seconds:.0f} s for its peers {where}: one of them is stuck. Ending this "
         "process; what was saved last is whole"
     )
 
@@ -94,6 +95,8 @@ def to_host(leaf: Any) -> np.ndarray:
             return np.asarray(leaf.addressable_data(0))
         from jax.experimental import multihost_utils
 
-        with Watchdog(10 * PATIENCE_SECONDS, stuck("to collect the draws")):
+        # Large arrays may take their time on the way; counts after a chunk are small.
+        seconds = PATIENCE_SECONDS + leaf.nbytes / _SLOWEST_BYTES_PER_SECOND
+        with Watchdog(seconds, stuck("to collect an array", seconds)):
             return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
     return np.asarray(leaf)
