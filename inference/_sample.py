@@ -93,7 +93,8 @@ def sample(
         density: a position with a leading chain axis, one position for all chains, or a function
         ``init(key) -> position`` that is called for every chain.
     tune_metric
-        ``"diagonal"``, ``"dense"`` or None, for samplers with an ``inverse_mass_matrix``.
+        ``"diagonal"``, ``"dense"`` or None, for samplers with a metric (``metric`` in ours,
+        ``inverse_mass_matrix`` in BlackJAX's).
     target_acceptance
         Acceptance rate that warm-up tunes the step size for, in (0, 1); the method's own by
         default.

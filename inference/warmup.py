@@ -85,10 +85,10 @@ class Warmup(eqx.Module):
         if adaptation is not None:
             flat = jax.vmap(lambda p: ravel_pytree(p)[0])(states.position)
             initial = jax.vmap(lambda m: _expand(m, flat.shape[1], self.metric, flat.dtype))(
-                sampler.parameters["inverse_mass_matrix"]
+                sampler.parameters[metric_name(sampler) or ""]
             )
             metric = jax.vmap(lambda m: adaptation[0](flat.shape[1], m))(initial)
-            sampler = jax.vmap(lambda s, m: s.replace(inverse_mass_matrix=m))(sampler, initial)
+            sampler = _with_metric(sampler, initial)
         return WarmupState(states, sampler, step_size, metric, jnp.asarray(0, jnp.int32))
 
     def step(self, key: jax.Array, state: WarmupState) -> tuple[WarmupState, Step]:
@@ -132,9 +132,7 @@ class Warmup(eqx.Module):
         assert adaptation is not None
         metric = jax.vmap(adaptation[2])(metric)
         step_size = jax.vmap(lambda s: averaging[0](averaging[2](s)))(step_size)
-        new = jax.vmap(lambda s, m: s.replace(inverse_mass_matrix=m))(
-            sampler, metric.inverse_mass_matrix
-        )
+        new = _with_metric(sampler, metric.inverse_mass_matrix)
         same_types = lambda a, b: jnp.asarray(a, b.dtype)
         return jax.tree.map(same_types, new, sampler), step_size, metric
 
@@ -162,13 +160,12 @@ def make_warmup(
     target_acceptance
         In (0, 1).
     metric
-        ``"diagonal"``, ``"dense"`` or None; None too where the sampler takes no
-        ``inverse_mass_matrix``.
+        ``"diagonal"``, ``"dense"`` or None; None too where the sampler takes none.
     """
     from blackjax.adaptation.window_adaptation import build_schedule
 
     schedule = np.array(build_schedule(num_steps), dtype=bool).reshape(num_steps, 2)
-    if "inverse_mass_matrix" not in chains.sampler.parameters:
+    if metric_name(chains.sampler) is None:
         metric = None
     is_slow, is_window_end = jnp.asarray(schedule[:, 0]), jnp.asarray(schedule[:, 1])
     return Warmup(chains, jnp.asarray(target_acceptance), is_slow, is_window_end, metric)
@@ -204,18 +201,30 @@ def _tune_mclmc(chains: Chains, states: Any, key: jax.Array, num_steps: int) -> 
     return jax.vmap(one)(states, particle_keys(key, chains.ids))
 
 
+def metric_name(sampler: Sampler) -> str | None:
+    """Return what a sampler calls its metric: ours or BlackJAX's word, None if it has none."""
+    names = ("metric", "inverse_mass_matrix")
+    return next((name for name in names if name in sampler.parameters), None)
+
+
+def _with_metric(sampler: Sampler, metric: jax.Array) -> Sampler:
+    name = metric_name(sampler)
+    assert name is not None
+    return jax.vmap(lambda s, m: s.replace(**{name: m}))(sampler, metric)
+
+
 def _with_step_size(sampler: Sampler, step_size: jax.Array) -> Sampler:
     step_size = step_size.astype(jnp.result_type(sampler.parameters["step_size"]))
     return jax.vmap(lambda s, h: s.replace(step_size=h))(sampler, step_size)
 
 
-def _expand(inverse_mass_matrix: Any, dim: int, metric: str | None, dtype: Any) -> jax.Array:
+def _expand(given: Any, dim: int, kind: str | None, dtype: Any) -> jax.Array:
     """Spread a scalar or diagonal to the shape that is tuned."""
-    factor = getattr(inverse_mass_matrix, "factor", None)
+    factor = getattr(given, "factor", None)
     if factor is None:
-        value = jnp.asarray(inverse_mass_matrix, dtype)
+        value = jnp.asarray(given, dtype)
     else:
         value = jnp.asarray(factor @ factor.T if factor.ndim == 2 else factor**2, dtype)
-    if metric == "dense":
+    if kind == "dense":
         return value if value.ndim == 2 else jnp.diag(jnp.broadcast_to(value, (dim,)))
     return jnp.diagonal(value) if value.ndim == 2 else jnp.broadcast_to(value, (dim,))

@@ -38,8 +38,9 @@ from shoal.sampling.core.algorithm import (
     proposal_status,
 )
 from shoal.sampling.core.random import check_key
+from shoal.sampling.langevin._accept import choose
 from shoal.sampling.langevin.metric import Metric, as_metric
-from shoal.sampling.langevin.options import check_positive, evaluate_start
+from shoal.sampling.langevin.options import check_positive, evaluate_start, make_sampler
 
 
 class KineticState(NamedTuple):
@@ -86,7 +87,7 @@ class KineticInfo(NamedTuple):
     status: jax.Array
 
 
-def baoab(step_size: Any = 0.1, friction: Any = 1.0, inverse_mass_matrix: Any = None) -> Sampler:
+def baoab(step_size: Any = 0.1, friction: Any = 1.0, metric: Any = None) -> Sampler:
     """BAOAB: second order, and exact in position on Gaussians.
 
     Parameters
@@ -96,8 +97,9 @@ def baoab(step_size: Any = 0.1, friction: Any = 1.0, inverse_mass_matrix: Any = 
         a `KineticInfo.acceptance_rate` of 0.9.
     friction
         γ >= 0, per unit of time. Zero makes the dynamics Hamiltonian.
-    inverse_mass_matrix
-        M: None (identity), scalar, ``(d,)`` diagonal or ``(d, d)``, over the raveled position.
+    metric
+        M, the inverse mass matrix: None (identity), scalar, ``(d,)`` diagonal or ``(d, d)``, over
+        the raveled position. The closer to the target's covariance, the better.
 
     Returns
     -------
@@ -108,7 +110,7 @@ def baoab(step_size: Any = 0.1, friction: Any = 1.0, inverse_mass_matrix: Any = 
     Raises
     ------
     ValueError
-        If ``step_size`` is not positive, ``friction`` negative or ``inverse_mass_matrix`` not
+        If ``step_size`` is not positive, ``friction`` negative or ``metric`` not
         positive definite.
 
     Examples
@@ -121,10 +123,10 @@ def baoab(step_size: Any = 0.1, friction: Any = 1.0, inverse_mass_matrix: Any = 
     >>> state.position.shape, int(info.status)
     ((3,), 0)
     """
-    return _sampler("BAOAB", step_size, friction, inverse_mass_matrix, target_acceptance=0.9)
+    return _sampler("BAOAB", step_size, friction, metric, target_acceptance=0.9)
 
 
-def obabo(step_size: Any = 0.1, friction: Any = 1.0, inverse_mass_matrix: Any = None) -> Sampler:
+def obabo(step_size: Any = 0.1, friction: Any = 1.0, metric: Any = None) -> Sampler:
     """OBABO: second order, a leapfrog step between two partial refreshments of the momentum.
 
     Parameters, result and errors are those of `baoab`, but warm-up tunes the step size to an
@@ -141,32 +143,23 @@ def obabo(step_size: Any = 0.1, friction: Any = 1.0, inverse_mass_matrix: Any = 
     >>> bool(info.is_accepted)
     True
     """
-    return _sampler("OBABO", step_size, friction, inverse_mass_matrix, target_acceptance=0.99)
+    return _sampler("OBABO", step_size, friction, metric, target_acceptance=0.99)
 
 
 def _sampler(
-    word: str,
-    step_size: Any,
-    friction: Any,
-    inverse_mass_matrix: Any,
-    target_acceptance: float,
+    word: str, step_size: Any, friction: Any, metric: Any, target_acceptance: float
 ) -> Sampler:
-    prepare = {
-        "step_size": check_positive("step_size"),
-        "friction": check_positive("friction", allow_zero=True),
-        "inverse_mass_matrix": as_metric,
-    }
-    return Sampler(
+    return make_sampler(
         _build,
+        {"step_size": step_size, "friction": friction, "metric": metric},
         {
-            "step_size": prepare["step_size"](step_size),
-            "friction": prepare["friction"](friction),
-            "inverse_mass_matrix": as_metric(inverse_mass_matrix),
+            "step_size": check_positive("step_size"),
+            "friction": check_positive("friction", allow_zero=True),
+            "metric": as_metric,
         },
         options=(("word", word),),
         target_acceptance=target_acceptance,
         is_adjusted=False,
-        prepare=tuple(prepare.items()),
     )
 
 
@@ -174,11 +167,9 @@ def _build(
     log_density: LogDensity,
     step_size: Any,
     friction: Any,
-    inverse_mass_matrix: Metric,
+    metric: Metric,
     word: str,
 ) -> Algorithm:
-    metric = inverse_mass_matrix
-
     def init(position: Position, key: jax.Array | None = None) -> KineticState:
         if key is None:
             raise ValueError(
@@ -201,11 +192,7 @@ def _build(
         is_accepted = status == Status.OK
         status = jnp.where(is_accepted & (energy_error > 1000), Status.DIVERGENCE, status)
         stay = state._replace(momentum=-state.momentum)
-        kept = jax.tree.map(
-            lambda a, b: jnp.where(is_accepted, a, b),
-            new._replace(position=unravel(new.position)),
-            stay,
-        )
+        kept = choose(is_accepted, new._replace(position=unravel(new.position)), stay)
         rate = jnp.where(is_accepted, jnp.exp(-jnp.maximum(energy_error, 0)), 0)
         return kept, KineticInfo(rate, energy_error, is_accepted, status.astype(jnp.int8))
 

@@ -32,17 +32,17 @@ class Metric(eqx.Module):
         """Raise ``ValueError`` unless the metric fits positions of ``dim`` coordinates."""
         if self.factor.ndim and self.factor.shape[-1] != dim:
             raise ValueError(
-                f"inverse_mass_matrix has shape {self.factor.shape}, but the position has {dim} "
+                f"metric has shape {self.factor.shape}, but the position has {dim} "
                 f"coordinates; give a scalar, ({dim},) or ({dim}, {dim})"
             )
 
 
-def as_metric(inverse_mass_matrix: Any) -> Metric:
+def as_metric(metric: Any) -> Metric:
     """Factor an inverse mass matrix.
 
     Parameters
     ----------
-    inverse_mass_matrix
+    metric
         A positive scalar, a positive vector ``(d,)`` (a diagonal), a symmetric positive definite
         ``(d, d)`` matrix, or None for the identity. Coordinates are those of
         ``jax.flatten_util.ravel_pytree`` of the position.
@@ -53,24 +53,22 @@ def as_metric(inverse_mass_matrix: Any) -> Metric:
         If it is not real, the shape is impossible or, for concrete values, the matrix is not
         positive definite.
     """
-    if isinstance(inverse_mass_matrix, Metric):
-        return inverse_mass_matrix
-    given = 1.0 if inverse_mass_matrix is None else inverse_mass_matrix
-    value = jnp.asarray(real_parameter("inverse_mass_matrix", given))
+    if isinstance(metric, Metric):
+        return metric
+    given = 1.0 if metric is None else metric
+    value = jnp.asarray(real_parameter("metric", given))
     if not jnp.issubdtype(value.dtype, jnp.floating):
         value = value.astype(jnp.result_type(float))
     if value.ndim > 2 or (value.ndim == 2 and value.shape[0] != value.shape[1]):
-        raise ValueError(
-            f"inverse_mass_matrix must be a scalar, (d,) or (d, d), got shape {value.shape}"
-        )
+        raise ValueError(f"metric must be a scalar, (d,) or (d, d), got shape {value.shape}")
     if value.ndim < 2:
-        real_parameter("inverse_mass_matrix", value, 0.0, wanted="positive and finite")
+        real_parameter("metric", value, 0.0, wanted="positive and finite")
         return Metric(jnp.sqrt(value))
     factor = jnp.linalg.cholesky(value)
     if not isinstance(factor, jax.core.Tracer) and not _is_factor(factor, value):
         raise ValueError(
-            "inverse_mass_matrix must be symmetric positive definite (positive, for a scalar or a "
-            f"diagonal), got {inverse_mass_matrix}"
+            "metric must be symmetric positive definite (positive, for a scalar or a "
+            f"diagonal), got {metric}"
         )
     return Metric(factor)
 

@@ -1,7 +1,7 @@
-"""Early checks that Langevin samplers share: of hyperparameters, and of where a chain starts."""
+"""What Langevin samplers share: checks of hyperparameters and starts, and how one is made."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from shoal.sampling.core._checks import (
     real_parameter,
     real_scalar,
 )
-from shoal.sampling.core.algorithm import LogDensity, Position
+from shoal.sampling.core.algorithm import LogDensity, Position, Sampler
 from shoal.sampling.langevin.metric import Metric
 
 
@@ -29,6 +29,29 @@ def check_positive(name: str, allow_zero: bool = False) -> Callable[[Any], Any]:
     return functools.partial(
         real_parameter, name, low=0.0, include_low=allow_zero, scalar=True, wanted=wanted
     )
+
+
+def make_sampler(
+    build: Callable[..., Any],
+    parameters: Mapping[str, Any],
+    prepare: Mapping[str, Callable[[Any], Any]],
+    **settings: Any,
+) -> Sampler:
+    """Return a `Sampler` whose parameters have gone through their checks, now and in ``replace``.
+
+    Parameters
+    ----------
+    build
+        As in `Sampler`.
+    parameters
+        Dynamic hyperparameters by name, as the user gave them.
+    prepare
+        Check or conversion of each, by name.
+    settings
+        Further fields of `Sampler`: ``options``, ``target_acceptance``, ``is_adjusted``.
+    """
+    prepared = {name: prepare[name](value) for name, value in parameters.items()}
+    return Sampler(build, prepared, prepare=tuple(prepare.items()), **settings)
 
 
 def evaluate_start(

@@ -30,8 +30,9 @@ from shoal.sampling.core.algorithm import (
     proposal_status,
 )
 from shoal.sampling.core.random import check_key
+from shoal.sampling.langevin._accept import accept, choose, probability
 from shoal.sampling.langevin.metric import Metric, as_metric
-from shoal.sampling.langevin.options import check_positive, evaluate_start
+from shoal.sampling.langevin.options import check_positive, evaluate_start, make_sampler
 
 
 class OverdampedState(NamedTuple):
@@ -71,7 +72,7 @@ class OverdampedInfo(NamedTuple):
     status: jax.Array
 
 
-def ula(step_size: Any = 0.1, inverse_mass_matrix: Any = None) -> Sampler:
+def ula(step_size: Any = 0.1, metric: Any = None) -> Sampler:
     """Unadjusted Langevin algorithm: cheap and biased by the step size.
 
     Parameters
@@ -80,8 +81,9 @@ def ula(step_size: Any = 0.1, inverse_mass_matrix: Any = None) -> Sampler:
         h > 0, a float or scalar array, in units of time (squared length over ``M``). The initial
         value where warm-up tunes it, to an acceptance rate of 0.95 that is not enforced: in few
         dimensions that leaves a variance some percent too large.
-    inverse_mass_matrix
-        M: None (identity), scalar, ``(d,)`` diagonal or ``(d, d)``, over the raveled position.
+    metric
+        M, the inverse mass matrix: None (identity), scalar, ``(d,)`` diagonal or ``(d, d)``, over
+        the raveled position. The closer to the target's covariance, the better.
 
     Returns
     -------
@@ -92,7 +94,7 @@ def ula(step_size: Any = 0.1, inverse_mass_matrix: Any = None) -> Sampler:
     Raises
     ------
     ValueError
-        If ``step_size`` is not positive or ``inverse_mass_matrix`` not positive definite.
+        If ``step_size`` is not positive or ``metric`` not positive definite.
 
     Examples
     --------
@@ -104,10 +106,10 @@ def ula(step_size: Any = 0.1, inverse_mass_matrix: Any = None) -> Sampler:
     >>> state.position.shape, bool(info.is_accepted)
     ((3,), True)
     """
-    return _sampler(_build_ula, step_size, inverse_mass_matrix, 0.98, is_adjusted=False)
+    return _sampler(_build_ula, step_size, metric, 0.98, is_adjusted=False)
 
 
-def mala(step_size: Any = 0.1, inverse_mass_matrix: Any = None) -> Sampler:
+def mala(step_size: Any = 0.1, metric: Any = None) -> Sampler:
     """Metropolis-adjusted Langevin algorithm: `ula`'s move, accepted so that π is exact.
 
     Parameters
@@ -115,8 +117,9 @@ def mala(step_size: Any = 0.1, inverse_mass_matrix: Any = None) -> Sampler:
     step_size
         h > 0, a float or scalar array, in units of time (squared length over ``M``). The initial
         value where warm-up tunes it, to an acceptance rate of 0.574.
-    inverse_mass_matrix
-        M: None (identity), scalar, ``(d,)`` diagonal or ``(d, d)``, over the raveled position.
+    metric
+        M, the inverse mass matrix: None (identity), scalar, ``(d,)`` diagonal or ``(d, d)``, over
+        the raveled position. The closer to the target's covariance, the better.
 
     Returns
     -------
@@ -127,7 +130,7 @@ def mala(step_size: Any = 0.1, inverse_mass_matrix: Any = None) -> Sampler:
     Raises
     ------
     ValueError
-        If ``step_size`` is not positive or ``inverse_mass_matrix`` not positive definite.
+        If ``step_size`` is not positive or ``metric`` not positive definite.
 
     Examples
     --------
@@ -139,56 +142,44 @@ def mala(step_size: Any = 0.1, inverse_mass_matrix: Any = None) -> Sampler:
     >>> 0.0 <= float(info.acceptance_rate) <= 1.0
     True
     """
-    return _sampler(_build_mala, step_size, inverse_mass_matrix, 0.574, is_adjusted=True)
+    return _sampler(_build_mala, step_size, metric, 0.574, is_adjusted=True)
 
 
 def _sampler(
-    build: Any,
-    step_size: Any,
-    inverse_mass_matrix: Any,
-    target_acceptance: float,
-    is_adjusted: bool,
+    build: Any, step_size: Any, metric: Any, target_acceptance: float, is_adjusted: bool
 ) -> Sampler:
-    prepare = {"step_size": check_positive("step_size"), "inverse_mass_matrix": as_metric}
-    return Sampler(
+    return make_sampler(
         build,
-        {
-            "step_size": prepare["step_size"](step_size),
-            "inverse_mass_matrix": as_metric(inverse_mass_matrix),
-        },
+        {"step_size": step_size, "metric": metric},
+        {"step_size": check_positive("step_size"), "metric": as_metric},
         target_acceptance=target_acceptance,
         is_adjusted=is_adjusted,
-        prepare=tuple(prepare.items()),
     )
 
 
-def _build_ula(log_density: LogDensity, step_size: Any, inverse_mass_matrix: Metric) -> Algorithm:
+def _build_ula(log_density: LogDensity, step_size: Any, metric: Metric) -> Algorithm:
     def step(key: jax.Array, state: OverdampedState) -> tuple[OverdampedState, OverdampedInfo]:
         check_key(key)
-        proposal, log_acceptance, status = _propose(
-            log_density, step_size, inverse_mass_matrix, key, state
-        )
+        proposal, log_acceptance, status = _propose(log_density, step_size, metric, key, state)
         is_accepted = status == Status.OK
-        info = OverdampedInfo(_probability(log_acceptance), is_accepted, status)
-        return _choose(is_accepted, proposal, state), info
+        info = OverdampedInfo(probability(log_acceptance), is_accepted, status)
+        return choose(is_accepted, proposal, state), info
 
-    return Algorithm(_init(log_density, inverse_mass_matrix), step)
+    return Algorithm(_init(log_density, metric), step)
 
 
-def _build_mala(log_density: LogDensity, step_size: Any, inverse_mass_matrix: Metric) -> Algorithm:
+def _build_mala(log_density: LogDensity, step_size: Any, metric: Metric) -> Algorithm:
     def step(key: jax.Array, state: OverdampedState) -> tuple[OverdampedState, OverdampedInfo]:
         check_key(key)
         key_noise, key_accept = jax.random.split(key)
         proposal, log_acceptance, status = _propose(
-            log_density, step_size, inverse_mass_matrix, key_noise, state
+            log_density, step_size, metric, key_noise, state
         )
-        # 1 - u lies in (0, 1], so that its logarithm is finite.
-        uniform = 1 - jax.random.uniform(key_accept, dtype=log_acceptance.dtype)
-        is_accepted = (jnp.log(uniform) <= log_acceptance) & (status == Status.OK)
-        info = OverdampedInfo(_probability(log_acceptance), is_accepted, status)
-        return _choose(is_accepted, proposal, state), info
+        is_accepted = accept(key_accept, log_acceptance, status)
+        info = OverdampedInfo(probability(log_acceptance), is_accepted, status)
+        return choose(is_accepted, proposal, state), info
 
-    return Algorithm(_init(log_density, inverse_mass_matrix), step)
+    return Algorithm(_init(log_density, metric), step)
 
 
 def _init(log_density: LogDensity, metric: Metric) -> Any:
@@ -222,11 +213,3 @@ def _propose(
     log_acceptance = value - state.log_density - change
     log_acceptance = jnp.where(status == Status.OK, log_acceptance, -jnp.inf)
     return OverdampedState(unravel(y), value, score), log_acceptance, status
-
-
-def _probability(log_acceptance: jax.Array) -> jax.Array:
-    return jnp.exp(jnp.minimum(log_acceptance, 0))
-
-
-def _choose(accept: jax.Array, new: OverdampedState, old: OverdampedState) -> OverdampedState:
-    return jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, old)

@@ -59,7 +59,7 @@ def metric() -> Any:
     )
 
 
-_step = dict(step_size=kind.positive(), inverse_mass_matrix=metric())
+_step = dict(step_size=kind.positive(), metric=metric())
 _kinetic = dict(**_step, friction=kind.nonnegative())
 LANGEVIN = {
     **sampler("langevin.ula", langevin.ula, **_step),

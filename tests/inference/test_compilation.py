@@ -48,11 +48,11 @@ def model(data: Any) -> None:
 
 
 def mala(a: float) -> Any:
-    return langevin.mala(step_size=0.1 * a, inverse_mass_matrix=a * jnp.ones(2))
+    return langevin.mala(step_size=0.1 * a, metric=a * jnp.ones(2))
 
 
 def baoab(a: float) -> Any:
-    return langevin.baoab(step_size=0.1 * a, friction=a, inverse_mass_matrix=a * jnp.eye(2))
+    return langevin.baoab(step_size=0.1 * a, friction=a, metric=a * jnp.eye(2))
 
 
 def hmc(a: float) -> Any:

@@ -93,8 +93,8 @@ def test_saved_and_loaded_is_the_same(result, tmp_path):
     assert set(loaded.groups) == {
         "log_likelihood", "posterior_predictive", "prior", "prior_predictive", "observed_data",
     }  # fmt: skip
-    factor = result.parameters["inverse_mass_matrix"].factor
-    np.testing.assert_array_equal(loaded.parameters["inverse_mass_matrix.factor"], factor)
+    factor = result.parameters["metric"].factor
+    np.testing.assert_array_equal(loaded.parameters["metric.factor"], factor)
     again = loaded.save(tmp_path / "again.nc")
     np.testing.assert_array_equal(Result.load(again).posterior["a"], result.posterior["a"])
     assert set(_group(loaded.to_arviz(), "log_likelihood").data_vars) == {"y"}

@@ -64,7 +64,7 @@ def test_draws_of_a_badly_scaled_gaussian_are_right(name):
 
 def test_warm_up_finds_scales_and_acceptance():
     result = sample(KEY, log_density, "mala", init=jnp.zeros(3), num_warmup=2000, progress=False)
-    factor = result.parameters["inverse_mass_matrix"].factor
+    factor = result.parameters["metric"].factor
     assert factor.shape == (4, 3)
     # Standard deviations to within 25 %: estimated from a thousand correlated draws.
     np.testing.assert_allclose(factor.mean(0) * np.sqrt(PRECISION), 1, atol=0.25)

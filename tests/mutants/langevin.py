@@ -5,6 +5,7 @@ from mutants.table import Bug, found_by
 LAWS = "sampling/langevin/test_laws.py"
 OVERDAMPED = "shoal.sampling.langevin.overdamped"
 KINETIC = "shoal.sampling.langevin.kinetic"
+ACCEPT = "shoal.sampling.langevin._accept"
 METRIC = "shoal.sampling.langevin.metric"
 
 
@@ -24,7 +25,7 @@ BUGS = (
         "identity",
         (
             "no accept step",
-            OVERDAMPED,
+            ACCEPT,
             "(jnp.log(uniform) <= log_acceptance) & (status == Status.OK)",
             "status == Status.OK",
         ),
@@ -48,7 +49,7 @@ BUGS = (
         ),
         (
             "acceptance to the power 0.9",
-            OVERDAMPED,
+            ACCEPT,
             "<= log_acceptance)",
             "<= 0.9 * log_acceptance)",
         ),
@@ -60,15 +61,15 @@ BUGS = (
         ),
         (
             "gradient of the rejected point kept",
-            OVERDAMPED,
-            "jnp.where(accept, a, b), new, old)",
-            "jnp.where(accept, a, b), new, old)._replace(score=new.score)",
+            ACCEPT,
+            "jnp.where(is_accepted, a, b), new, old)",
+            "jnp.where(is_accepted, a, b), new, old)._replace(score=new.score)",
         ),
         (
             "log density of the rejected point kept",
-            OVERDAMPED,
-            "jnp.where(accept, a, b), new, old)",
-            "jnp.where(accept, a, b), new, old)._replace(log_density=new.log_density)",
+            ACCEPT,
+            "jnp.where(is_accepted, a, b), new, old)",
+            "jnp.where(is_accepted, a, b), new, old)._replace(log_density=new.log_density)",
         ),
         (
             "gradient never renewed",

@@ -62,8 +62,8 @@ BUGS = (
         (
             "mass for its inverse",
             WARMUP,
-            "sampler, metric.inverse_mass_matrix\n",
-            "sampler, 1 / metric.inverse_mass_matrix\n",
+            "_with_metric(sampler, metric.inverse_mass_matrix)",
+            "_with_metric(sampler, 1 / metric.inverse_mass_matrix)",
         ),
         (
             "window begins with the last one's draws",

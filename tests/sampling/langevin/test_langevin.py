@@ -268,14 +268,14 @@ def test_obabo_without_friction_is_leapfrog_and_reversible():
         ({"step_size": -0.1}, ValueError, "step_size.*-0.1"),
         ({"step_size": float("nan")}, ValueError, "step_size.*nan"),
         ({"step_size": "big"}, TypeError, "step_size.*'big'"),
-        ({"inverse_mass_matrix": -1.0}, ValueError, "inverse_mass_matrix.*positive"),
+        ({"metric": -1.0}, ValueError, "metric.*positive"),
         (
-            {"inverse_mass_matrix": np.array([[1.0, 2.0], [2.0, 1.0]])},
+            {"metric": np.array([[1.0, 2.0], [2.0, 1.0]])},
             ValueError,
             "positive definite",
         ),
-        ({"inverse_mass_matrix": np.array([[1.0, 0.5], [0.0, 1.0]])}, ValueError, "symmetric"),
-        ({"inverse_mass_matrix": np.ones((2, 3))}, ValueError, r"\(2, 3\)"),
+        ({"metric": np.array([[1.0, 0.5], [0.0, 1.0]])}, ValueError, "symmetric"),
+        ({"metric": np.ones((2, 3))}, ValueError, r"\(2, 3\)"),
     ],
 )
 def test_impossible_hyperparameters_are_refused(name, options, error, message):
