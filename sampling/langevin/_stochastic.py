@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,16 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+class Start(NamedTuple):
+    """The fields that the states of all these samplers begin with."""
+
+    position: Position
+    log_density: jax.Array
+    score: jax.Array
+    memory: Any
+    num_steps: jax.Array
+
+
 def stochastic_sampler(
     build: Any, step_size: Any, metric: Any, temperature: Any, **others: Any
 ) -> Sampler:
@@ -45,8 +55,8 @@ def stochastic_sampler(
 
 def start(
     density: StochasticDensity, position: Position, metric: Metric, key: Any, batch: Any
-) -> tuple[Any, ...]:
-    """Return position, estimates, memory and the count of steps of a start, all checked."""
+) -> Start:
+    """Return a start, checked, with the estimates there."""
     check_position("position", position)
     metric.check(ravel_pytree(position)[0].size)
     if key is not None:
@@ -59,7 +69,7 @@ def start(
         where = f"position{jax.tree_util.keystr(path)}"
         check_finite(f"the gradient of log_density in {where} at the start", leaf)
     score = ravel_pytree(gradient)[0]
-    return position, value, score, memory, jnp.zeros((), jnp.int32)
+    return Start(position, value, score, memory, jnp.zeros((), jnp.int32))
 
 
 def next_batch(density: StochasticDensity, key: Any, batch: Any) -> Any:

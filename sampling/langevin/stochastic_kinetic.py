@@ -211,7 +211,7 @@ def _build_kinetic(
         check_key(key)
         key_momentum, key_batch = jax.random.split(key)
         common = start(density, position, metric, key_batch, batch)
-        score = common[2]
+        score = common.score
         draw = jax.random.normal(key_momentum, score.shape, score.dtype)
         momentum = jnp.sqrt(jnp.asarray(temperature, score.dtype)) * draw
         return StochasticKineticState(*common, momentum, jnp.asarray(friction, score.dtype))
