@@ -1,9 +1,37 @@
 """Langevin dynamics: overdamped (`ula`, `mala`) and kinetic (`baoab`, `obabo`)."""
 
+from shoal.sampling.langevin.adjusted_kinetic import ghmc, malt
+from shoal.sampling.langevin.barker import barker
 from shoal.sampling.langevin.exponential import align, quicsort, should, ubu
-from shoal.sampling.langevin.kinetic import baoab, obabo
+from shoal.sampling.langevin.kinetic import aboba, baoab, obabo
 from shoal.sampling.langevin.mams import mams
 from shoal.sampling.langevin.microcanonical import mclmc
+from shoal.sampling.langevin.mirrored import mirror_langevin, mirrored
 from shoal.sampling.langevin.overdamped import mala, ula
+from shoal.sampling.langevin.proximal import myula, prox_mala
+from shoal.sampling.langevin.stochastic import sgld
+from shoal.sampling.langevin.stochastic_kinetic import sghmc, sgnht
 
-__all__ = ["align", "baoab", "mala", "mams", "mclmc", "obabo", "quicsort", "should", "ubu", "ula"]
+__all__ = [
+    "aboba",
+    "align",
+    "baoab",
+    "barker",
+    "ghmc",
+    "mala",
+    "malt",
+    "mams",
+    "mclmc",
+    "mirror_langevin",
+    "mirrored",
+    "myula",
+    "obabo",
+    "prox_mala",
+    "quicsort",
+    "sghmc",
+    "sgld",
+    "sgnht",
+    "should",
+    "ubu",
+    "ula",
+]

@@ -4,8 +4,9 @@ In whitened coordinates, with friction γ, r = √(2γ), α = γh and g the whit
 h maps (x, w) to (x', w'), given the increment W of the Brownian motion over the step, its
 space-time Lévy area H and its space-time-time Lévy area K: independent normal vectors with
 variances h, h/12 and h/720 per coordinate. The functions a, b, p, q, s of time are those of
-`_exponential_coefficients`. In all of them the momentum and the noise alone move exactly, up to
-what of the noise is not a combination of W, H and K.
+`_exponential_coefficients`. Without a force, the first three move exactly but for what of the noise
+is no combination of W, H and K; QUICSORT takes the noise as a constant force besides a jump of the
+momentum.
 
 A scheme does not know where its increments come from: a fixed-step sampler draws them, an adaptive
 one reads them off one path.
@@ -31,6 +32,7 @@ from shoal.sampling.langevin._exponential_coefficients import (
     push,
     second_area,
 )
+from shoal.sampling.langevin._midpoint import Evaluation, leapfrog_work
 from shoal.sampling.langevin.metric import Metric
 
 ValueAndScore = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
@@ -49,24 +51,6 @@ class Increment(NamedTuple):
     W: jax.Array
     H: jax.Array
     K: jax.Array | None = None
-
-
-class Evaluation(NamedTuple):
-    """A point at which the log density and its gradient were evaluated.
-
-    Attributes
-    ----------
-    position
-        The point, flat, ``(d,)``.
-    log_density
-        Log density there, a scalar.
-    score
-        Its gradient there, flat, ``(d,)``.
-    """
-
-    position: jax.Array
-    log_density: jax.Array
-    score: jax.Array
 
 
 class Phase(NamedTuple):
@@ -127,7 +111,7 @@ def _ubu(
     increment: Increment,
     phase: Phase,
 ) -> tuple[Phase, None]:
-    """Half a step without force, the kick h g, half a step without force.
+    """Kick the momentum by h g between two halves of a step without force.
 
     z  = x + a(h/2) w + r (b(h/2) W + q H),   f = h g(z),
     x' = x + a(h) w + a(h/2) f + r (b(h) W + p H),
@@ -154,7 +138,7 @@ def _align(
     increment: Increment,
     phase: Phase,
 ) -> tuple[Phase, jax.Array]:
-    """Exact for a force that is linear along the step.
+    """Take in the force as linear in time along the step.
 
     x' = x + a w + b h g(x) + r (b W + p H),
     w' = e^(-α) w + (a - b) g(x) + b g(x') + r ((a/h) W - γ p H).
@@ -181,7 +165,7 @@ def _should(
     increment: Increment,
     phase: Phase,
 ) -> tuple[Phase, None]:
-    """A Runge-Kutta step of order three, with the nodes and weights of Simpson's rule.
+    """Take in the force by Simpson's rule, with a Runge-Kutta stage in the middle.
 
     v  = w + r (H + 6 K),   k = r (W - 12 K),   n = p H + s K,
     x₁ = x + a(h/2) v + b(h/2) (h g(x) + k),
@@ -213,7 +197,7 @@ def _quicsort(
     increment: Increment,
     phase: Phase,
 ) -> tuple[Phase, None]:
-    """A contractive step of order three, with the nodes of Gauss's rule, l and m = 1 ∓ l.
+    """Take in the force by Gauss's rule, with nodes l and m = 1 - l.
 
     v  = w + r (H + 6 K),   k = r (W - 12 K),   l = (3 - √3)/6,   m = (3 + √3)/6,
     x₁ = x + a(lh) v + b(lh) k,                     f₁ = h g(x₁),
@@ -252,16 +236,9 @@ SCHEMES = {
 def _evaluate(
     value_and_score: ValueAndScore, metric: Metric, t: Any, old: Evaluation, position: jax.Array
 ) -> tuple[Evaluation, jax.Array, jax.Array]:
-    """Evaluate a point; return that, the whitened score and a leapfrog step's work on the way.
-
-    A leapfrog step of size t from y to z, whatever its momentum, gains the kinetic energy
-    (z - y)·(s(y) + s(z)) / 2 + (t²/8) (|Lᵀs(z)|² - |Lᵀs(y)|²).
-    """
-    value, score = value_and_score(position)
-    g = metric.whiten(score)
-    norms = g**2 - metric.whiten(old.score) ** 2
-    work = jnp.sum((position - old.position) * (old.score + score) / 2 + t**2 / 8 * norms)
-    return Evaluation(position, value, score), g, work
+    """Evaluate a point; return that, the whitened score and a leapfrog step's work on the way."""
+    new = Evaluation(position, *value_and_score(position))
+    return new, metric.whiten(new.score), leapfrog_work(metric, t, old, new)
 
 
 def _first_bad(first: Evaluation, last: Evaluation) -> Evaluation:

@@ -11,9 +11,17 @@ space-time-time Lévy area, and so follow the exact path that belongs to them: t
 path at a fixed time falls as h² (`ubu`, `align`) or h³ (`should`, `quicsort`). Their formulas are
 in `_exponential_schemes`.
 
-All four are biased by the step size, none is exact on Gaussians. Noise that is not a combination
-of the increment and its areas is left out, which matters for γh above 1: without a force, the
-stationary Var w is 1 - (γh)⁴/720 + ... with one area and 1 - (γh)⁶/100800 + ... with two.
+All four are biased by the step size, none is exact on Gaussians. With precision λ (and M = 1), as h
+goes to 0,
+
+    UBU:             Var x ≈ (1 - h²λ/6) / λ,     Var w ≈ 1 + h²λ/12
+    ALIGN:           Var x ≈ (1 + h²λ/6) / λ,     Var w ≈ 1 - h²λ/12    for small γ
+    ShOULD, QUICSORT: errors of order h³.
+
+For small γ they are stable for h √λ below 2 (`ubu`, `align`), 2.44 (`should`) and 2.49
+(`quicsort`), for larger γ beyond. Noise that is no combination of the increment and its areas is
+not there, which matters for γh above 1: without a force the stationary Var w is 1 - (γh)⁴/720 + ...
+(`ubu`, `align`), 1 - (γh)⁶/100800 + ... (`should`) and 1 + (γh)⁴/360 + ... (`quicsort`).
 
 References: those of `_exponential_schemes`.
 """
@@ -36,12 +44,12 @@ from shoal.sampling.core.random import check_key
 from shoal.sampling.langevin._accept import choose
 from shoal.sampling.langevin._exponential_schemes import (
     SCHEMES,
-    Evaluation,
     Increment,
     Phase,
     Scheme,
 )
-from shoal.sampling.langevin.kinetic import KineticState
+from shoal.sampling.langevin._midpoint import Evaluation, MidpointState
+from shoal.sampling.langevin.kinetic import KineticState, draw_momentum
 from shoal.sampling.langevin.metric import Metric, as_metric
 from shoal.sampling.langevin.options import check_positive, evaluate_start, make_sampler
 
@@ -59,25 +67,6 @@ __all__ = [
     "should",
     "ubu",
 ]
-
-
-class MidpointState(NamedTuple):
-    """Where a chain of `ubu` or `quicsort` is; neither evaluates the density in that point.
-
-    Attributes
-    ----------
-    position
-        The point, a pytree of floating arrays.
-    momentum
-        Whitened momentum w, flat, ``(d,)``; the velocity is L w.
-    evaluated
-        `Evaluation` of the point inside the last step at which the gradient was taken last (at
-        first, of the start). There is no ``log_density`` of the position itself.
-    """
-
-    position: Position
-    momentum: jax.Array
-    evaluated: Evaluation
 
 
 class ExponentialInfo(NamedTuple):
@@ -167,7 +156,9 @@ def align(step_size: Any = 0.1, friction: Any = 1.0, metric: Any = None) -> Samp
 
 
 def should(step_size: Any = 0.1, friction: Any = 1.0, metric: Any = None) -> Sampler:
-    """ShOULD: strong order three for two gradients a step, in its middle and at its end.
+    """Shifted-ODE Runge-Kutta (ShOULD): strong order three for two gradients a step.
+
+    They are taken in its middle and at its end.
 
     Parameters and errors are those of `ubu`; the state is `kinetic.KineticState`, with the log
     density of the position.
@@ -236,13 +227,8 @@ def _build(
     method = SCHEMES[scheme]
 
     def init(position: Position, key: jax.Array | None = None) -> KineticState | MidpointState:
-        if key is None:
-            raise ValueError(
-                "key is None, but a kinetic sampler draws its momentum: give init a key"
-            )
-        check_key(key)
         value, score = evaluate_start(log_density, position, metric)
-        momentum = jax.random.normal(key, score.shape, score.dtype)
+        momentum = draw_momentum(key, score)
         start = Evaluation(ravel_pytree(position)[0], value, score)
         return _state(method, position, momentum, start)
 
