@@ -12,10 +12,12 @@ Reference: Jelinčič, Foster and Kidger, "Single-seed generation of Brownian pa
 adaptive and high order SDE solvers", arXiv:2405.06464, section 3 (theorem 3.7 for `cut`).
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 LEVY = ("W", "WH", "WHK")
 
@@ -154,12 +156,51 @@ def _start(whole: Increment, normals: jax.Array, h: Any, r: Any) -> Increment:
     )
 
 
+def seed_of(key: jax.Array) -> jax.Array:
+    """Return the two words, uint32, on which all numbers of a path depend."""
+    return jax.random.bits(key, (2,), jnp.uint32)
+
+
 def node_normals(
-    key: jax.Array, node: Any, levy: str, shape: tuple[int, ...], dtype: Any
+    seed: jax.Array, node: Any, levy: str, shape: tuple[int, ...], dtype: Any
 ) -> jax.Array:
-    """Return the normals of a node: a function of the key and its number alone.
+    """Return the normals of a node, ``(len(levy), *shape)``: a function of seed and number alone.
 
     Node ``2**level + index`` is the interval ``index`` of ``2**level`` equal ones; 0 draws the
     whole interval.
     """
-    return jax.random.normal(jax.random.fold_in(key, node), (len(levy), *shape), dtype)
+    count = len(levy) * math.prod(shape)
+    if jnp.dtype(dtype).itemsize > 4:
+        high, low = threefry(seed, node, jnp.arange(count, dtype=jnp.uint32))
+        bits = (high.astype(jnp.uint64) << 32) | low.astype(jnp.uint64)
+    else:
+        words = threefry(seed, node, jnp.arange((count + 1) // 2, dtype=jnp.uint32))
+        bits = jnp.concatenate(words)[:count]
+    return _normals(bits, dtype).reshape(len(levy), *shape)
+
+
+def threefry(seed: jax.Array, high: Any, low: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Hash counters ``(high, low)`` to two words each, as ``jax.extend.random.threefry_2x32``.
+
+    That one is a loop in memory on CPU. Written out, the hash and what is made of its words
+    become one pass: twice as fast.
+    """
+    keys = seed[0], seed[1], seed[0] ^ seed[1] ^ np.uint32(0x1BD11BDA)
+    high, low = jnp.asarray(high).astype(jnp.uint32) + keys[0], low + keys[1]
+    for group in range(5):
+        for turn in ((13, 15, 26, 6), (17, 29, 16, 24))[group % 2]:
+            high = high + low
+            low = high ^ ((low << np.uint32(turn)) | (low >> np.uint32(32 - turn)))
+        high = high + keys[(group + 1) % 3]
+        low = low + keys[(group + 2) % 3] + np.uint32(group + 1)
+    return high, low
+
+
+def _normals(bits: jax.Array, dtype: Any) -> jax.Array:
+    """Map random bits to normals: uniform numbers, symmetric around 0 and never -1 or 1, first."""
+    info = jnp.finfo(dtype)
+    one = np.array(1, dtype).view(bits.dtype)
+    mantissa = bits >> np.array(bits.dtype.itemsize * 8 - info.nmant, bits.dtype)
+    uniform = jax.lax.bitcast_convert_type(mantissa | one, dtype)
+    centred = 2 * (uniform - 1) - (1 - float(info.eps))
+    return np.sqrt(2).astype(dtype) * jax.lax.erf_inv(centred)

@@ -1,7 +1,7 @@
 """A Brownian path with Lévy areas from a single seed, exact in law at any times.
 
 The interval [t0, t1] is the root of a binary tree, 2^depth equal leaves at its end. A node's
-increment (W, H, K) is drawn given its parent's, from normals that are a function of (key, number of
+increment (W, H, K) is drawn given its parent's, from normals that are a hash of (key, number of
 the node) alone, so the path is fixed by its key: queries may come in any order, be repeated, and
 overlap. Within a leaf the exact conditional law goes on (`_brownian_tree.cut`). Times at least
 ``tol`` apart have exactly the joint law of Brownian motion.
@@ -58,14 +58,14 @@ class Cursor(NamedTuple):
 class BrownianPath(diffrax.AbstractBrownianPath):
     """Brownian motion on [t0, t1] as a function; made by `path`.
 
-    A pytree: key and times are leaves, so that paths can be made and used under ``jit`` and
+    A pytree: seed and times are leaves, so that paths can be made and used under ``jit`` and
     ``vmap``. It is a ``diffrax.AbstractBrownianPath`` and can stand wherever
     ``diffrax.VirtualBrownianTree`` does.
 
     Attributes
     ----------
-    key
-        Typed key.
+    seed
+        Two words, uint32, that stand for the key.
     t0, t1
         Ends of the interval.
     shape, dtype
@@ -76,7 +76,7 @@ class BrownianPath(diffrax.AbstractBrownianPath):
         Levels of the tree below its root.
     """
 
-    key: jax.Array
+    seed: jax.Array
     t0: Any
     t1: Any
     shape: tuple[int, ...] = eqx.field(static=True)
@@ -159,7 +159,6 @@ class BrownianPath(diffrax.AbstractBrownianPath):
         done = jax.tree.map(lambda p: jnp.where(cursor.share > 0, p, 0), cursor.rest)
         i, done = self._pass_over(cursor, begin, done, target)
         i, node, done, pending = self._descend(cursor, i, done, target, is_inside)
-        # Time bits make the normals of a second cut of one leaf independent of the first's.
         whole = jax.tree.map(lambda a, b: jnp.where(is_same, a, b), cursor.rest, node)
         place = jnp.where(is_same, (share - cursor.share) / (1 - cursor.share), share)
         cut = lambda: tree.cut(
@@ -260,15 +259,16 @@ class BrownianPath(diffrax.AbstractBrownianPath):
         """Return the length from a cursor to the beginning of leaf ``i``, in leaves."""
         return (i - cursor.index).astype(self.dtype) - cursor.share
 
-    def _normals(self, node: Any) -> jax.Array:
-        return tree.node_normals(self.key, node, self.levy, self.shape, self.dtype)
+    def _normals(self, node: Any, seed: jax.Array | None = None) -> jax.Array:
+        seed = self.seed if seed is None else seed
+        return tree.node_normals(seed, node, self.levy, self.shape, self.dtype)
 
-    def _cut_normals(self, leaf: jax.Array, is_second: jax.Array, share: jax.Array) -> jax.Array:
-        """Return the normals of the cut of a leaf; of a further one, by its place, if second."""
-        number = (1 << self.depth) + leaf
-        further = jax.random.fold_in(jax.random.fold_in(self.key, number), _bits(share))
-        key = jnp.where(is_second, further, jax.random.fold_in(self.key, number))
-        return jax.random.normal(key, (len(self.levy), *self.shape), self.dtype)
+    def _cut_normals(self, leaf: jax.Array, is_further: jax.Array, share: jax.Array) -> jax.Array:
+        """Return the normals of the cut of a leaf; of a further cut, by its place."""
+        place = jax.lax.bitcast_convert_type(share.astype(jnp.float32), jnp.uint32)
+        further = jnp.stack(tree.threefry(self.seed, (1 << 30) + leaf, place))
+        seed = jnp.where(is_further, further, self.seed)
+        return self._normals((1 << self.depth) + leaf, seed)
 
 
 def path(
@@ -339,7 +339,7 @@ def path(
     is_concrete = not any(isinstance(time, jax.core.Tracer) for time in (t0, t1))
     if is_concrete and not t0 < t1:
         raise ValueError(f"t0 must be less than t1, got t0={t0} and t1={t1}")
-    return BrownianPath(key, t0, t1, sizes, found, levy, _depth(t0, t1, tol, found))
+    return BrownianPath(tree.seed_of(key), t0, t1, sizes, found, levy, _depth(t0, t1, tol, found))
 
 
 def _depth(t0: Any, t1: Any, tol: Any, dtype: np.dtype) -> int:
@@ -365,7 +365,3 @@ def _share(before: jax.Array, after: jax.Array) -> jax.Array:
     """Share of the first length in both, 0 where there is none."""
     total = before + after
     return before / jnp.where(total > 0, total, 1)
-
-
-def _bits(share: jax.Array) -> jax.Array:
-    return jax.lax.bitcast_convert_type(share.astype(jnp.float32), jnp.uint32)
