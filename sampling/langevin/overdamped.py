@@ -7,7 +7,8 @@ One step of size h with inverse mass matrix M = L Lᵀ and a standard normal vec
 `ula` always moves there. It is biased: on a Gaussian with precision λ (and M = 1) its stationary
 variance is 1 / (λ (1 - h λ / 2)), and it is stable for h < 2 / λ. `mala` accepts the move with the
 Metropolis-Hastings probability and leaves π exactly invariant. Both cost one evaluation of value
-and gradient a step; that of the current point is kept in the state.
+and gradient a step; that of the current point is kept in the state. Where M is a function of the
+position the drift gets the divergence of M besides: see `shoal.sampling.langevin.position_metric`.
 
 References: Roberts and Tweedie, "Exponential convergence of Langevin distributions and their
 discrete approximations", Bernoulli 2 (1996), sections 1.4.1 and 1.4.2; Roberts and Rosenthal,
@@ -15,6 +16,7 @@ discrete approximations", Bernoulli 2 (1996), sections 1.4.1 and 1.4.2; Roberts 
 acceptance rate 0.574.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +32,7 @@ from shoal.sampling.core.algorithm import (
     proposal_status,
 )
 from shoal.sampling.core.random import check_key
+from shoal.sampling.langevin import position_metric
 from shoal.sampling.langevin._accept import accept, choose, probability
 from shoal.sampling.langevin.metric import Metric, as_metric
 from shoal.sampling.langevin.options import check_positive, evaluate_start, make_sampler
@@ -51,6 +54,21 @@ class OverdampedState(NamedTuple):
     position: Position
     log_density: jax.Array
     score: jax.Array
+
+
+class Scheme(NamedTuple):
+    """A proposal and what accepting it takes; `unadjusted` and `adjusted` make it an algorithm.
+
+    Attributes
+    ----------
+    init
+        ``init(position, key=None) -> state``.
+    propose
+        ``propose(key, state) -> (proposed state, log acceptance ratio, status)``.
+    """
+
+    init: Callable[..., Any]
+    propose: Callable[[jax.Array, Any], tuple[Any, jax.Array, jax.Array]]
 
 
 class OverdampedInfo(NamedTuple):
@@ -82,14 +100,16 @@ def ula(step_size: Any = 0.1, metric: Any = None) -> Sampler:
         value where warm-up tunes it, to an acceptance rate of 0.95 that is not enforced: in few
         dimensions that leaves a variance some percent too large.
     metric
-        M, the inverse mass matrix: None (identity), scalar, ``(d,)`` diagonal or ``(d, d)``, over
-        the raveled position. The closer to the target's covariance, the better.
+        M, the inverse mass matrix: None (identity), scalar, ``(d,)`` diagonal, ``(d, d)`` or a
+        `shoal.sampling.langevin.metric.low_rank`, over the raveled position. The closer to the
+        target's covariance, the better. Or a function of the position that returns ``(d,)`` or
+        ``(d, d)``, which warm-up does not tune (`shoal.sampling.langevin.position_metric`).
 
     Returns
     -------
     Sampler
-        Called with a log density, returns the `Algorithm`; state `OverdampedState`, info
-        `OverdampedInfo`. Works in the dtype of the position.
+        Called with a log density, returns the `Algorithm`; state `OverdampedState` (or
+        `PositionMetricState`), info `OverdampedInfo`. Works in the dtype of the position.
 
     Raises
     ------
@@ -118,14 +138,16 @@ def mala(step_size: Any = 0.1, metric: Any = None) -> Sampler:
         h > 0, a float or scalar array, in units of time (squared length over ``M``). The initial
         value where warm-up tunes it, to an acceptance rate of 0.574.
     metric
-        M, the inverse mass matrix: None (identity), scalar, ``(d,)`` diagonal or ``(d, d)``, over
-        the raveled position. The closer to the target's covariance, the better.
+        M, the inverse mass matrix: None (identity), scalar, ``(d,)`` diagonal, ``(d, d)`` or a
+        `shoal.sampling.langevin.metric.low_rank`, over the raveled position. The closer to the
+        target's covariance, the better. Or a function of the position that returns ``(d,)`` or
+        ``(d, d)``, which warm-up does not tune (`shoal.sampling.langevin.position_metric`).
 
     Returns
     -------
     Sampler
-        Called with a log density, returns the `Algorithm`; state `OverdampedState`, info
-        `OverdampedInfo`. Works in the dtype of the position.
+        Called with a log density, returns the `Algorithm`; state `OverdampedState` (or
+        `PositionMetricState`), info `OverdampedInfo`. Works in the dtype of the position.
 
     Raises
     ------
@@ -148,49 +170,70 @@ def mala(step_size: Any = 0.1, metric: Any = None) -> Sampler:
 def _sampler(
     build: Any, step_size: Any, metric: Any, target_acceptance: float, is_adjusted: bool
 ) -> Sampler:
-    return make_sampler(
-        build,
-        {"step_size": step_size, "metric": metric},
-        {"step_size": check_positive("step_size"), "metric": as_metric},
-        target_acceptance=target_acceptance,
-        is_adjusted=is_adjusted,
-    )
+    settings = {"target_acceptance": target_acceptance, "is_adjusted": is_adjusted}
+    prepare = {"step_size": check_positive("step_size"), "metric": as_metric}
+    if callable(metric):
+        # No leaf of a pytree: a function is part of the compiled program.
+        return make_sampler(
+            build, {"step_size": step_size}, prepare, options=(("metric", metric),), **settings
+        )
+    return make_sampler(build, {"step_size": step_size, "metric": metric}, prepare, **settings)
 
 
-def _build_ula(log_density: LogDensity, step_size: Any, metric: Metric) -> Algorithm:
-    def step(key: jax.Array, state: OverdampedState) -> tuple[OverdampedState, OverdampedInfo]:
+def _build_ula(log_density: LogDensity, step_size: Any, metric: Any) -> Algorithm:
+    return unadjusted(_scheme(log_density, step_size, metric))
+
+
+def _build_mala(log_density: LogDensity, step_size: Any, metric: Any) -> Algorithm:
+    return adjusted(_scheme(log_density, step_size, metric))
+
+
+def _scheme(log_density: LogDensity, step_size: Any, metric: Any) -> Scheme:
+    if callable(metric):
+        return Scheme(*position_metric.scheme(log_density, step_size, metric))
+
+    def init(position: Position, key: jax.Array | None = None) -> OverdampedState:
+        return OverdampedState(position, *evaluate_start(log_density, position, metric))
+
+    def propose(key: jax.Array, state: OverdampedState) -> Any:
+        return propose_along(jax.value_and_grad(log_density), step_size, metric, key, state)
+
+    return Scheme(init, propose)
+
+
+def unadjusted(scheme: Scheme) -> Algorithm:
+    """Return the algorithm that goes wherever a scheme proposes, if all is finite there."""
+
+    def step(key: jax.Array, state: Any) -> tuple[Any, OverdampedInfo]:
         check_key(key)
-        proposal, log_acceptance, status = _propose(log_density, step_size, metric, key, state)
+        proposal, log_acceptance, status = scheme.propose(key, state)
         is_accepted = status == Status.OK
         info = OverdampedInfo(probability(log_acceptance), is_accepted, status)
         return choose(is_accepted, proposal, state), info
 
-    return Algorithm(_init(log_density, metric), step)
+    return Algorithm(scheme.init, step)
 
 
-def _build_mala(log_density: LogDensity, step_size: Any, metric: Metric) -> Algorithm:
-    def step(key: jax.Array, state: OverdampedState) -> tuple[OverdampedState, OverdampedInfo]:
+def adjusted(scheme: Scheme) -> Algorithm:
+    """Return the algorithm that accepts or rejects what a scheme proposes."""
+
+    def step(key: jax.Array, state: Any) -> tuple[Any, OverdampedInfo]:
         check_key(key)
         key_noise, key_accept = jax.random.split(key)
-        proposal, log_acceptance, status = _propose(
-            log_density, step_size, metric, key_noise, state
-        )
+        proposal, log_acceptance, status = scheme.propose(key_noise, state)
         is_accepted = accept(key_accept, log_acceptance, status)
         info = OverdampedInfo(probability(log_acceptance), is_accepted, status)
         return choose(is_accepted, proposal, state), info
 
-    return Algorithm(_init(log_density, metric), step)
+    return Algorithm(scheme.init, step)
 
 
-def _init(log_density: LogDensity, metric: Metric) -> Any:
-    def init(position: Position, key: jax.Array | None = None) -> OverdampedState:
-        return OverdampedState(position, *evaluate_start(log_density, position, metric))
-
-    return init
-
-
-def _propose(
-    log_density: LogDensity, step_size: Any, metric: Metric, key: jax.Array, state: OverdampedState
+def propose_along(
+    value_and_drift: Callable[[Position], tuple[jax.Array, Position]],
+    step_size: Any,
+    metric: Metric,
+    key: jax.Array,
+    state: OverdampedState,
 ) -> tuple[OverdampedState, jax.Array, jax.Array]:
     """Propose a point; return its state, the log acceptance ratio and its status.
 
@@ -199,13 +242,17 @@ def _propose(
     difference of norms:
 
         log π(y) - log π(x) - (y - x)·(s(x) + s(y)) / 2 - (h / 4) (|Lᵀs(y)|² - |Lᵀs(x)|²).
+
+    ``value_and_drift(position)`` returns log π and s, a pytree. The ratio is exact for any function
+    s, not only for the score of π.
     """
     x, unravel = ravel_pytree(state.position)
     h = jnp.asarray(step_size, x.dtype)
     noise = jax.random.normal(key, x.shape, x.dtype)
     pull = metric.whiten(state.score)
     y = x + metric.color(h * pull + jnp.sqrt(2 * h) * noise)
-    value, score = jax.value_and_grad(lambda flat: log_density(unravel(flat)))(y)
+    value, drift = value_and_drift(unravel(y))
+    score = ravel_pytree(drift)[0]
     # One sum over one product: each further reduction would be another pass over memory.
     norms = metric.whiten(score) ** 2 - pull**2
     change = jnp.sum((y - x) * (state.score + score) / 2 + h / 4 * norms)

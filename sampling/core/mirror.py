@@ -1,0 +1,346 @@
+"""Mirror maps: a constrained set seen from all of R^k.
+
+A strictly convex ψ on a convex set maps its interior one to one onto the dual space R^k,
+
+    η = ∇ψ(θ),    θ = ∇ψ*(η),    H(θ) = ∇²ψ(θ),    ∇²ψ*(η) = H(θ)⁻¹.
+
+A density p(θ) has the dual density p(θ(η)) det ∇²ψ*(η), on which any unconstrained method works,
+and whose draws map back exactly. Its score needs no second derivative:
+
+    ∇_η log [p(θ(η)) det ∇²ψ*(η)] = H⁻¹ ∇_θ log p + D,    D_a(θ) = Σ_b ∂(H⁻¹)_ab/∂θ_b.
+
+All maps are pure functions of their last axis; leading axes are batches. Points on the boundary
+stand for the nearest ones inside that the dtype can tell from it, so that no dual point is infinite
+and ``log θ`` is finite wherever `to_primal` leads. What lies closer to the boundary (below 1e-38 in
+float32) is merged there.
+
+References: Hsieh, Kavis, Rolland and Cevher, "Mirrored Langevin dynamics", NeurIPS 2018, section 3;
+Shi, Liu and Mackey, "Sampling with mirrored Stein operators", ICLR 2022, section 4 and appendix.
+"""
+
+from abc import abstractmethod
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from shoal.sampling.core._checks import check_entries, real_parameter
+
+
+class MirrorMap(eqx.Module):
+    """A mirror map; the primal point θ has shape ``(..., m)``, the dual one η ``(..., k)``.
+
+    k = m but for a set that is flat in R^m, such as the simplex, where k is its dimension.
+    Derivatives with respect to θ are those of functions on R^m.
+    """
+
+    @abstractmethod
+    def to_dual(self, primal: jax.Array) -> jax.Array:
+        """η = ∇ψ(θ)."""
+
+    @abstractmethod
+    def to_primal(self, dual: jax.Array) -> jax.Array:
+        """θ = ∇ψ*(η)."""
+
+    def along(self, covector: jax.Array) -> jax.Array:
+        """Restrict a gradient with respect to θ, ``(..., m)``, to the k coordinates of ψ."""
+        return covector
+
+    @abstractmethod
+    def inverse_hessian_product(self, primal: jax.Array, covector: jax.Array) -> jax.Array:
+        """H(θ)⁻¹ g, ``(..., k)``, for a gradient g with respect to θ, ``(..., m)``.
+
+        This is the gradient with respect to η: (∂θ/∂η)ᵀ g. For a flat set only the part of g along
+        it counts.
+        """
+
+    @abstractmethod
+    def log_det_dual_hessian(self, dual: jax.Array) -> jax.Array:
+        """Log det ∇²ψ*(η), shape ``(...)``: the log volume factor of η -> θ."""
+
+    @abstractmethod
+    def divergence(self, primal: jax.Array) -> jax.Array:
+        """D(θ) = ∇·H⁻¹ by rows, ``(..., k)``, which equals ∇_η log det ∇²ψ*(η)."""
+
+    @abstractmethod
+    def hessian_noise(self, key: jax.Array, primal: jax.Array) -> jax.Array:
+        """Draw from N(0, H(θ)), ``(..., k)``."""
+
+    @abstractmethod
+    def check(self, primal: jax.Array) -> None:
+        """Raise ``ValueError`` for a concrete point outside of the open set, or a wrong shape."""
+
+
+class Euclidean(MirrorMap):
+    """All of R^d, ψ = |θ|²/2: the identity."""
+
+    def to_dual(self, primal: jax.Array) -> jax.Array:
+        """Return θ."""
+        return primal
+
+    def to_primal(self, dual: jax.Array) -> jax.Array:
+        """Return η."""
+        return dual
+
+    def inverse_hessian_product(self, primal: jax.Array, covector: jax.Array) -> jax.Array:
+        """Return g."""
+        return covector
+
+    def log_det_dual_hessian(self, dual: jax.Array) -> jax.Array:
+        """Return 0."""
+        return jnp.zeros(dual.shape[:-1], dual.dtype)
+
+    def divergence(self, primal: jax.Array) -> jax.Array:
+        """Return 0."""
+        return jnp.zeros_like(primal)
+
+    def hessian_noise(self, key: jax.Array, primal: jax.Array) -> jax.Array:
+        """Draw from N(0, I)."""
+        return jax.random.normal(key, primal.shape, primal.dtype)
+
+    def check(self, primal: jax.Array) -> None:
+        """Accept every point."""
+
+
+class Orthant(MirrorMap):
+    """θ > 0, ψ = Σ θ log θ - θ: η = log θ, H = diag(1/θ)."""
+
+    def to_dual(self, primal: jax.Array) -> jax.Array:
+        """Return log θ."""
+        return jnp.log(_above_zero(primal))
+
+    def to_primal(self, dual: jax.Array) -> jax.Array:
+        """Return exp η."""
+        return _above_zero(jnp.exp(dual))
+
+    def inverse_hessian_product(self, primal: jax.Array, covector: jax.Array) -> jax.Array:
+        """Return θ g."""
+        return primal * covector
+
+    def log_det_dual_hessian(self, dual: jax.Array) -> jax.Array:
+        """Return Σ η."""
+        return jnp.sum(dual, -1)
+
+    def divergence(self, primal: jax.Array) -> jax.Array:
+        """Return 1."""
+        return jnp.ones_like(primal)
+
+    def hessian_noise(self, key: jax.Array, primal: jax.Array) -> jax.Array:
+        """Draw ξ / √θ."""
+        white = jax.random.normal(key, primal.shape, primal.dtype)
+        return white * jax.lax.rsqrt(_above_zero(primal))
+
+    def check(self, primal: jax.Array) -> None:
+        """Refuse points that are not positive."""
+        check_entries("position", primal, lambda array: array > 0, "positive (in the orthant)")
+
+
+class Box(MirrorMap):
+    """low < θ < high, the entropy of both distances: η = log (θ - low) / (high - θ).
+
+    Attributes
+    ----------
+    low, high
+        Bounds, each a scalar or ``(d,)``.
+    """
+
+    low: jax.Array
+    high: jax.Array
+
+    def to_dual(self, primal: jax.Array) -> jax.Array:
+        """Return log (θ - low) - log (high - θ)."""
+        below, above = self._gaps(self._inside(primal))
+        return jnp.log(below) - jnp.log(above)
+
+    def to_primal(self, dual: jax.Array) -> jax.Array:
+        """Return low + (high - low) σ(η), from the nearer end."""
+        low, high = self._bounds(dual.dtype)
+        width = high - low
+        near = jnp.where(
+            dual < 0, low + width * jax.nn.sigmoid(dual), high - width * jax.nn.sigmoid(-dual)
+        )
+        return self._inside(near)
+
+    def inverse_hessian_product(self, primal: jax.Array, covector: jax.Array) -> jax.Array:
+        """Return (θ - low) (high - θ) / (high - low) g."""
+        return covector / self._hessian(primal)
+
+    def log_det_dual_hessian(self, dual: jax.Array) -> jax.Array:
+        """Return Σ log (high - low) + log σ(η) + log σ(-η)."""
+        low, high = self._bounds(dual.dtype)
+        return jnp.sum(
+            jnp.log(high - low) + jax.nn.log_sigmoid(dual) + jax.nn.log_sigmoid(-dual), -1
+        )
+
+    def divergence(self, primal: jax.Array) -> jax.Array:
+        """Return (low + high - 2 θ) / (high - low)."""
+        below, above = self._gaps(primal)
+        return (above - below) / (above + below)
+
+    def hessian_noise(self, key: jax.Array, primal: jax.Array) -> jax.Array:
+        """Draw ξ H^½, H = diag((high - low) / ((θ - low) (high - θ)))."""
+        white = jax.random.normal(key, primal.shape, primal.dtype)
+        return white * jnp.sqrt(self._hessian(self._inside(primal)))
+
+    def check(self, primal: jax.Array) -> None:
+        """Refuse points that are not strictly between the bounds, and shapes that do not fit."""
+        if self.low.ndim and self.low.shape[-1] != primal.shape[-1]:
+            raise ValueError(
+                f"position has shape {primal.shape}, but the bounds of the box {self.low.shape}"
+            )
+        low, high = self._bounds(primal.dtype)
+        is_inside = lambda array: (array > low) & (array < high)
+        check_entries("position", primal, is_inside, f"inside of the box from {low} to {high}")
+
+    def _bounds(self, dtype: Any) -> tuple[jax.Array, jax.Array]:
+        return jnp.asarray(self.low, dtype), jnp.asarray(self.high, dtype)
+
+    def _gaps(self, primal: jax.Array) -> tuple[jax.Array, jax.Array]:
+        low, high = self._bounds(primal.dtype)
+        return primal - low, high - primal
+
+    def _hessian(self, primal: jax.Array) -> jax.Array:
+        below, above = self._gaps(primal)
+        return 1 / below + 1 / above
+
+    def _inside(self, primal: jax.Array) -> jax.Array:
+        """Move a point on the boundary to the nearest number inside."""
+        low, high = self._bounds(primal.dtype)
+        tiny = jnp.finfo(primal.dtype).tiny
+        # Denormal numbers are flushed to zero on most devices.
+        inner_low = jnp.where(low == 0, tiny, jnp.nextafter(low, high))
+        inner_high = jnp.where(high == 0, -tiny, jnp.nextafter(high, low))
+        return jnp.clip(primal, inner_low, inner_high)
+
+
+class Simplex(MirrorMap):
+    """Probability vectors θ ∈ R^m, θ > 0, Σ θ = 1, with ψ = Σ_{a<=m} θ_a log θ_a.
+
+    Primal points are full vectors of m numbers, so that no 1 - Σ θ is ever taken. Dual points have
+    the m - 1 numbers η_a = log θ_a - log θ_m, derivatives of ψ in the first m - 1 coordinates. The
+    densities are those with respect to these coordinates: the usual ones.
+    """
+
+    def to_dual(self, primal: jax.Array) -> jax.Array:
+        """Return log θ_a - log θ_m."""
+        logs = jnp.log(_above_zero(primal))
+        return logs[..., :-1] - logs[..., -1:]
+
+    def to_primal(self, dual: jax.Array) -> jax.Array:
+        """Return the softmax of (η, 0)."""
+        return _above_zero(jax.nn.softmax(_with_zero(dual), -1))
+
+    def along(self, covector: jax.Array) -> jax.Array:
+        """Return g_a - g_m."""
+        return covector[..., :-1] - covector[..., -1:]
+
+    def inverse_hessian_product(self, primal: jax.Array, covector: jax.Array) -> jax.Array:
+        """Return the first m - 1 coordinates of θ (g - θ·g)."""
+        mean = jnp.sum(primal * covector, -1, keepdims=True)
+        return (primal * (covector - mean))[..., :-1]
+
+    def log_det_dual_hessian(self, dual: jax.Array) -> jax.Array:
+        """Return Σ_{a<=m} log θ_a."""
+        return jnp.sum(jax.nn.log_softmax(_with_zero(dual), -1), -1)
+
+    def divergence(self, primal: jax.Array) -> jax.Array:
+        """Return 1 - m θ, the first m - 1 coordinates."""
+        return 1 - primal.shape[-1] * primal[..., :-1]
+
+    def hessian_noise(self, key: jax.Array, primal: jax.Array) -> jax.Array:
+        """Draw ξ_a / √θ_a - ξ_m / √θ_m, whose covariance is diag(1/θ) + 1/θ_m."""
+        white = jax.random.normal(key, primal.shape, primal.dtype)
+        scaled = white * jax.lax.rsqrt(_above_zero(primal))
+        return scaled[..., :-1] - scaled[..., -1:]
+
+    def check(self, primal: jax.Array) -> None:
+        """Refuse vectors that are not positive or do not sum to one (to 1e-3)."""
+        if primal.shape[-1] < 2:
+            raise ValueError(f"position must hold at least 2 probabilities, got {primal.shape}")
+        check_entries("position", primal, lambda array: array > 0, "positive (in the simplex)")
+        is_one = lambda total: abs(total - 1) < 1e-3
+        check_entries("the sum of position", jnp.sum(primal, -1), is_one, "1 (in the simplex)")
+
+
+def euclidean() -> Euclidean:
+    """Return the map of all of R^d onto itself.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from shoal.sampling.core import mirror
+    >>> mirror.euclidean().to_dual(jnp.array([1.0, -2.0])).tolist()
+    [1.0, -2.0]
+    """
+    return Euclidean()
+
+
+def orthant() -> Orthant:
+    """Return the entropic map of the positive orthant: η = log θ.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from shoal.sampling.core import mirror
+    >>> mirror.orthant().to_primal(jnp.zeros(2)).tolist()
+    [1.0, 1.0]
+    """
+    return Orthant()
+
+
+def box(low: Any, high: Any) -> Box:
+    """Return the entropic map of a box: η = log (θ - low) / (high - θ).
+
+    Parameters
+    ----------
+    low, high
+        Finite bounds, ``low < high``, each a scalar or ``(d,)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a bound is not real and finite, has axes beyond one, or ``low`` is not below ``high``.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from shoal.sampling.core import mirror
+    >>> mirror.box(-1.0, jnp.array([1.0, 3.0])).to_primal(jnp.zeros(2)).tolist()
+    [0.0, 1.0]
+    """
+    dtype = jnp.result_type(float)
+    bounds = [
+        jnp.asarray(real_parameter(name, value), dtype)
+        for name, value in (("low", low), ("high", high))
+    ]
+    if bounds[0].ndim > 1 or bounds[1].ndim > 1:
+        raise ValueError(f"low and high must be scalars or (d,), got {[b.shape for b in bounds]}")
+    try:
+        lower, upper = jnp.broadcast_arrays(*bounds)
+    except ValueError:
+        shapes = [b.shape for b in bounds]
+        raise ValueError(f"low and high must have one shape, got {shapes}") from None
+    check_entries("low", lower, lambda array: array < upper, f"below high = {high}")
+    return Box(lower, upper)
+
+
+def simplex() -> Simplex:
+    """Return the entropic map of the probability simplex: η_a = log θ_a / θ_m.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from shoal.sampling.core import mirror
+    >>> mirror.simplex().to_primal(jnp.zeros(3)).tolist()
+    [0.25, 0.25, 0.25, 0.25]
+    """
+    return Simplex()
+
+
+def _above_zero(values: jax.Array) -> jax.Array:
+    return jnp.maximum(values, jnp.finfo(values.dtype).tiny)
+
+
+def _with_zero(dual: jax.Array) -> jax.Array:
+    return jnp.concatenate([dual, jnp.zeros_like(dual[..., :1])], -1)

@@ -1,0 +1,175 @@
+"""Mirror maps against automatic differentiation of their potentials, and at the edge of float32."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from shoal.sampling.core import mirror
+
+BOX = (np.array([-1.0, 0.0, 2.0]), np.array([1.0, 0.5, 5.0]))
+# Map, its potential as a function of the k free coordinates, and a point inside.
+CASES = {
+    "euclidean": (mirror.euclidean(), lambda t: 0.5 * t @ t, [0.3, -2.0, 1.0]),
+    "orthant": (mirror.orthant(), lambda t: jnp.sum(t * jnp.log(t) - t), [0.3, 2.0, 1.0]),
+    "box": (
+        mirror.box(*BOX),
+        lambda t: jnp.sum(_entropy(t - BOX[0]) + _entropy(BOX[1] - t)),
+        [0.3, 0.4, 2.5],
+    ),
+    "simplex": (
+        mirror.simplex(),
+        lambda t: jnp.sum(_entropy(t)) + _entropy(1 - jnp.sum(t)),
+        [0.2, 0.5, 0.05, 0.25],
+    ),
+}
+MAPS = sorted(CASES)
+
+
+def _entropy(t):
+    return t * jnp.log(t)
+
+
+def _full(name, free):
+    return jnp.append(free, 1 - jnp.sum(free)) if name == "simplex" else free
+
+
+def _case(name):
+    """Return the map, its potential, the point θ and its free coordinates."""
+    chosen, potential, point = CASES[name]
+    point = jnp.asarray(point)
+    return chosen, potential, point, point[:-1] if name == "simplex" else point
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", MAPS)
+def test_closed_forms_are_derivatives_of_the_potential(name):
+    chosen, potential, point, free = _case(name)
+    # A gradient of a function of the full point, as one of the free coordinates.
+    function = lambda full: jnp.sum(jnp.sin(3 * full) * jnp.arange(1, full.size + 1))
+
+    @jax.jit
+    def pairs(point, free):
+        dual = chosen.to_dual(point)
+        hessian = jax.hessian(potential)(free)
+        inverse = lambda t: jnp.linalg.inv(jax.hessian(potential)(t))
+        divergence = jnp.einsum("abb->a", jax.jacfwd(inverse)(free))
+        gradient = jax.grad(function)(point)
+        reduced = jax.grad(lambda t: function(_full(name, t)))(free)
+        return {
+            "to_dual": (dual, jax.grad(potential)(free)),
+            "to_primal": (chosen.to_primal(dual), point),
+            "its Jacobian": (jax.jacfwd(chosen.to_primal)(dual)[: free.size], inverse(free)),
+            "log det": (chosen.log_det_dual_hessian(dual), -jnp.linalg.slogdet(hessian)[1]),
+            "divergence": (chosen.divergence(point), divergence),
+            "identity": (divergence, jax.grad(chosen.log_det_dual_hessian)(dual)),
+            "along": (chosen.along(gradient), reduced),
+            "product": (
+                chosen.inverse_hessian_product(point, gradient),
+                inverse(free) @ reduced,
+            ),
+        }
+
+    for what, (ours, expected) in pairs(point, free).items():
+        np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-12, err_msg=what)
+
+
+HESSIANS = {
+    "euclidean": np.eye(3),
+    "orthant": np.diag([1 / 0.3, 0.5, 1.0]),
+    "box": np.diag([1 / 1.3 + 1 / 0.7, 1 / 0.4 + 1 / 0.1, 1 / 0.5 + 1 / 2.5]),
+    "simplex": np.diag([5.0, 2.0, 20.0]) + 4.0,
+}
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_the_noise_has_the_covariance_of_the_hessian(name):
+    chosen, _, point, _ = _case(name)
+    num = 50_000
+    points = np.broadcast_to(point, (num, point.size))
+    draw = jax.jit(lambda points: chosen.hessian_noise(jax.random.key(1), points))
+    draws = np.asarray(draw(points), np.float64)
+    sd = np.sqrt(np.diag(HESSIANS[name]))
+    # 5.2 standard errors of each of at most 9 entries: false alarm 2e-6.
+    error = np.sqrt((HESSIANS[name] ** 2 + np.outer(sd, sd) ** 2) / num)
+    assert (np.abs(draws.T @ draws / num - HESSIANS[name]) < 5.2 * error).all()
+
+
+def _everything(chosen, dual):
+    primal = chosen.to_primal(dual)
+    return {
+        "primal": primal,
+        "log": jnp.log(jnp.abs(primal)),
+        "dual": chosen.to_dual(primal),
+        "log det": chosen.log_det_dual_hessian(dual),
+        "divergence": chosen.divergence(primal),
+        "product": chosen.inverse_hessian_product(primal, jnp.cos(primal)),
+        "along": chosen.along(primal),
+    }
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_leading_axes_are_batches_and_far_out_all_is_finite(name):
+    chosen = CASES[name][0]
+    sizes = np.array([[0.5], [30.0], [300.0]], np.float32)
+    duals = sizes * np.array([1.0, -1.0, -1.0], np.float32)
+    if name == "orthant":
+        duals = np.minimum(duals, 80.0)
+
+    @jax.jit
+    def run(duals):
+        one = lambda dual: (
+            _everything(chosen, dual),
+            jax.grad(chosen.log_det_dual_hessian)(dual),
+            jax.jacfwd(chosen.to_primal)(dual),
+        )
+        noise = chosen.hessian_noise(jax.random.key(0), chosen.to_primal(duals))
+        return _everything(chosen, duals), jax.vmap(one)(duals), noise
+
+    batched, (single, *derivatives), noise = run(duals)
+    for what, values in batched.items():
+        np.testing.assert_allclose(values, single[what], rtol=1e-6, err_msg=what)
+        assert np.isfinite(values).all(), what
+    assert all(np.isfinite(values).all() for values in (*derivatives, noise))
+    for primal in batched["primal"]:
+        chosen.check(primal)
+
+
+def test_log_volumes_far_out_are_not_rounded_to_those_of_the_edge():
+    dual = jnp.array([-300.0, 0.0])
+    expected = -300.0 - 3 * np.log(2)
+    np.testing.assert_allclose(mirror.simplex().log_det_dual_hessian(dual), expected, rtol=1e-6)
+    box = mirror.box(0.0, 1.0)
+    np.testing.assert_allclose(box.log_det_dual_hessian(dual), -300.0 - 2 * np.log(2), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "point", "message"),
+    [
+        ("orthant", [1.0, 0.0, 2.0], r"position.*positive.*\[1\] is 0"),
+        ("box", [0.0, 0.6, 3.0], r"position.*inside of the box.*\[1\] is 0.6"),
+        ("box", [0.0, 0.2], r"position.*\(2,\).*box \(3,\)"),
+        ("simplex", [0.5, 0.6, -0.1], r"position.*positive.*\[2\]"),
+        ("simplex", [0.5, 0.6], r"sum of position.*1 \(in"),
+        ("simplex", [1.0], r"position.*at least 2.*\(1,\)"),
+    ],
+)
+def test_points_outside_are_refused(name, point, message):
+    with pytest.raises(ValueError, match=message):
+        CASES[name][0].check(jnp.asarray(point))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "error", "message"),
+    [
+        (0.0, 0.0, ValueError, "low.*below high = 0"),
+        (np.zeros(2), np.array([1.0, -1.0]), ValueError, r"low.*\[1\] is 0"),
+        (0.0, np.inf, ValueError, "high.*finite.*inf"),
+        (0.0, "one", TypeError, "high.*'one'"),
+        (np.zeros((2, 2)), 1.0, ValueError, r"low.*\(2, 2\)"),
+        (np.zeros(2), np.ones(3), ValueError, r"low and high.*\(2,\).*\(3,\)"),
+    ],
+)
+def test_impossible_boxes_are_refused(low, high, error, message):
+    with pytest.raises(error, match=message):
+        mirror.box(low, high)
