@@ -208,7 +208,7 @@ def draw_subset(key: jax.Array, num: int, size: int) -> jax.Array:
     if size == num:
         return jnp.arange(num, dtype=jnp.int32)
     last = jnp.arange(num - size, num, dtype=jnp.int32)
-    drawn = jax.random.randint(key, (size,), 0, last + 1)
+    drawn = jax.random.randint(key, (size,), 0, last + 1, jnp.int32)
 
     def add(i: jax.Array, chosen: jax.Array) -> jax.Array:
         is_taken = jnp.any(chosen == drawn[i])

@@ -196,7 +196,7 @@ def _build_kinetic(
     metric: Metric,
     temperature: Any,
     friction: Any,
-    gradient_noise: Any = None,
+    gradient_noise: Any = 0.0,
     thermostat_mass: Any = None,
     step_size: Any = None,
     schedule: Callable[[Any], Any] | None = None,
@@ -212,6 +212,11 @@ def _build_kinetic(
         key_momentum, key_batch = jax.random.split(key)
         common = start(density, position, metric, key_batch, batch)
         score = common.score
+        if jnp.shape(gradient_noise) not in ((), score.shape):
+            raise ValueError(
+                f"gradient_noise has shape {jnp.shape(gradient_noise)}; it must be a scalar or "
+                f"have shape {score.shape}"
+            )
         draw = jax.random.normal(key_momentum, score.shape, score.dtype)
         momentum = jnp.sqrt(jnp.asarray(temperature, score.dtype)) * draw
         return StochasticKineticState(*common, momentum, jnp.asarray(friction, score.dtype))
@@ -226,8 +231,6 @@ def _build_kinetic(
     def injected(h: jax.Array, z: jax.Array) -> jax.Array:
         """Variance that O injects."""
         variance = 2 * jnp.asarray(friction * temperature, h.dtype) * h * _mean_decay(2 * z * h)
-        if gradient_noise is None:
-            return variance
         share = ((1 + jnp.exp(-z * h)) / 2) ** 2
         return jnp.maximum(variance - share * h**2 * jnp.asarray(gradient_noise, h.dtype), 0)
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
-from shoal.inference import Checkpoint, Target, checkpoint, resume, sample
+from shoal.inference import Checkpoint, Target, checkpoint, minibatch, resume, sample
 from shoal.inference.run import run
 from shoal.sampling import langevin
 
@@ -273,4 +273,47 @@ RUN = {
         }, ("nowhere", __file__)),
     ),
 }  # fmt: skip
-ENTRIES = {**SAMPLE, **TARGETS, **RUN}
+_likelihood = lambda x, y: -0.5 * (y - x) ** 2
+
+
+def of_five_rows(y):
+    mu = numpyro.sample("mu", dist.Normal(0, 1))
+    with numpyro.plate("rows", 10, subsample_size=5) as rows:
+        numpyro.sample("y", dist.Normal(mu, 1), obs=y[rows])
+
+
+@functools.cache
+def _minibatch_target() -> Any:
+    return minibatch.from_numpyro(of_five_rows, (Y,))
+
+
+MINIBATCH = {
+    "minibatch.from_numpyro": entry(
+        minibatch.from_numpyro,
+        model_args=kind.Slot((Y,), {"text": bad("y"), "none": bad((), "0 given")}),
+        model=kind.Slot(of_five_rows, {
+            "rows not taken by the plate": bad(subsampled, r"'y'.*\(5,\).*\(10,\)"),
+            "no function": bad(3.0, "3.0"), "nothing to subsample": bad(model, "subsample_size"),
+            "raises": bad(_broken, "_broken.*weights"), "latent": bad(discrete, "'k'.*discrete"),
+        }),
+    ),
+    "minibatch.from_arrays": entry(
+        lambda batch_size, init: minibatch.from_arrays(
+            lambda x: -0.5 * x**2, _likelihood, np.float32([1, 2, 3]), batch_size, init),
+        batch_size=kind.count().plus(too_many=(7, "at most 3.*7")),
+        init=kind.Slot(jnp.zeros(()), {"text": bad("zero", "init"), "NaN": bad(jnp.nan, "nan")}),
+    ),
+    "minibatch.svrg": entry(
+        lambda refresh_every: _minibatch_target().svrg(refresh_every),
+        refresh_every=kind.count(),
+    ),
+    "minibatch.control_variates": entry(
+        lambda center: _minibatch_target().control_variates(center),
+        center=kind.Slot({"mu": jnp.float32(0.0)}, {
+            "missing site": bad({"other": jnp.float32(0.0)}, "other"),
+            "NaN": bad({"mu": jnp.float32(jnp.nan)}, "nan"),
+        }).called("center", "position"),
+    ),
+}  # fmt: skip
+
+ENTRIES = {**MINIBATCH, **SAMPLE, **TARGETS, **RUN}

@@ -15,8 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from shoal.sampling import langevin
-from shoal.sampling.core import bandwidth, kernels, pairwise, particles, random
+from shoal.sampling.core import bandwidth, kernels, mirror, pairwise, particles, random
 from shoal.sampling.core.particles import to_matrix
+from shoal.sampling.langevin import gradient_estimators, minibatches
+from shoal.sampling.langevin.metric import low_rank
 
 kind = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("bad_input_kinds.py"))))
 KEY, bad, entry = kind.KEY, kind.bad, kind.entry
@@ -44,7 +46,8 @@ def sampler(name: str, factory: Callable[..., Any], **slots: Any) -> dict[str, A
 
 
 def draws_at_start(factory: Callable[..., Any]) -> bool:
-    return factory in (langevin.baoab, langevin.obabo)
+    kinetic = (langevin.baoab, langevin.obabo, langevin.mclmc, langevin.sghmc, langevin.sgnht)
+    return factory in kinetic
 
 
 def metric() -> Any:
@@ -60,8 +63,60 @@ def metric() -> Any:
 
 
 _step = dict(step_size=kind.positive(), metric=metric())
+_length = kind.positive().without("None")
 _kinetic = dict(**_step, friction=kind.nonnegative())
+_bent = lambda x: 1 + 0.5 * jnp.cos(x)
+_mirror = kind.Slot(mirror.euclidean(), {
+    "factory": bad(mirror.simplex, "function"), "text": bad("simplex"), "number": bad(3.0),
+})  # fmt: skip
+_inner = kind.Slot(langevin.mala(), {
+    "factory": bad(langevin.mala, "function"), "text": bad("mala"), "number": bad(3.0),
+})  # fmt: skip
+_bound = lambda good: kind.numbers(good).without("None", "empty array")
 LANGEVIN = {
+    **sampler("langevin.mclmc", langevin.mclmc, **_step, decoherence_length=_length),
+    **sampler("langevin.mams", langevin.mams, **_step, path_length=_length),
+    "langevin.mclmc's integrator": entry(langevin.mclmc, integrator=kind.choice("leapfrog")),
+    "langevin.mams's integrator": entry(langevin.mams, integrator=kind.choice("leapfrog")),
+    **sampler("langevin.barker", langevin.barker, **_step),
+    **sampler("langevin.myula", langevin.myula, **_step, smoothing=kind.positive()),
+    **sampler("langevin.prox_mala", langevin.prox_mala, **_step, smoothing=kind.positive()),
+    **sampler("langevin.mirrored", langevin.mirrored, mirror=_mirror,
+              step_size=kind.positive().without("None"), sampler=_inner),
+    **sampler("langevin.mirror_langevin", langevin.mirror_langevin, mirror=_mirror,
+              step_size=kind.positive()),
+    **sampler("langevin.ula in M(x)", lambda **given: langevin.ula(metric=_bent, **given),
+              step_size=kind.positive()),
+    "langevin.ula's functions": entry(
+        lambda metric: langevin.ula(metric=metric)(kind.normal).init(jnp.zeros(2)),
+        metric=kind.Slot(_bent, {
+            "vector too long": bad(lambda x: jnp.ones(3), r"\(3,\)"),
+            "integers": bad(lambda x: jnp.ones(2, int), "int32"),
+            "negative": bad(lambda x: -jnp.ones(2), "positive"),
+            "indefinite": bad(lambda x: jnp.array([[1.0, 2.0], [2.0, 1.0]]), "definite"),
+            "no derivative": bad(lambda x: 1 + jnp.sqrt(x), "finite"),
+        }),
+    ),
+    "langevin.prox_mala's functions": entry(
+        lambda prox, penalty: langevin.prox_mala(prox, penalty)(kind.normal).init(jnp.zeros(2)),
+        prox=kind.Slot(lambda x, s: x / (1 + s), {
+            **_function, "too short": bad(lambda x, s: x[:1], r"\(2,\)"),
+            "NaN": bad(lambda x, s: x / 0.0, "nan"),
+        }),
+        penalty=kind.Slot(kind.normal, {
+            **_function, "vector": bad(jnp.abs, r"scalar.*\(2,\)"),
+            "infinite": bad(lambda x: jnp.inf, "inf"),
+        }),
+    ),
+    "metric.low_rank": entry(
+        low_rank, diagonal=kind.numbers(np.ones(2)).without("None", "empty array", "further axis"),
+        vectors=kind.numbers(np.eye(2)[:, :1]).without("None", "further axis", "empty array").plus(
+            long=(np.ones((2, 1)), "orthonormal")),
+        eigenvalues=kind.numbers(np.ones(1)).without("None", "empty array", "further axis").plus(
+            zero=(np.zeros(1), r"\[0\] is 0")),
+    ),
+    "mirror.box": entry(mirror.box, low=_bound(np.zeros(2)), high=_bound(np.ones(2)).plus(
+        below=(np.array([1.0, -1.0]), r"\[1\]"))),
     **sampler("langevin.ula", langevin.ula, **_step),
     **sampler("langevin.mala", langevin.mala, **_step),
     **sampler("langevin.baoab", langevin.baoab, **_kinetic),
@@ -72,6 +127,64 @@ X, Y = jnp.array([[0.0, 1.0], [2.0, 3.0], [4.0, 6.0]]), jnp.array([[1.0, 1.0], [
 V, W, LOGS = jnp.ones((2, 2)), jnp.ones(2), jnp.log(jnp.array([0.2, 0.3, 0.5]))
 IDS = jnp.arange(3)
 _array = functools.partial(kind.points, propagates=True)
+
+
+_spread = kind.nonnegative(one=False)
+_function = {"number": bad(3.0, "3.0"), "None": bad(None), "text": bad("flat")}
+_prior = kind.Slot(kind.normal, _function)
+_likelihood = kind.Slot(lambda x, y: y @ x, _function)
+_rows = kind.Slot(np.ones((3, 2), np.float32), {
+    "scalar": bad(np.float32(1.0), r"\(\)"), "nothing": bad({}, r"\[\]"),
+    "two lengths": bad({"a": np.ones(3), "b": np.ones(2)}, r"\(3,\).*\(2,\)"),
+    "no rows": bad(np.ones((0, 2)), r"\(0, 2\)"), "text": bad("rows", r"\(\)"),
+})  # fmt: skip
+_batches = kind.Slot(
+    minibatches.from_arrays(kind.normal, lambda x, y: y @ x, np.ones((3, 2), np.float32), 2),
+    {"density": bad(kind.normal, "function"), "None": bad(None), "array": bad(np.ones(3), "array")},
+)
+STOCHASTIC = {
+    **sampler("langevin.sgld", langevin.sgld, **_step, temperature=kind.positive()),
+    **sampler("langevin.sghmc", langevin.sghmc, **_kinetic, gradient_noise=_spread),
+    **sampler("langevin.sgnht", langevin.sgnht, **_step, friction=kind.positive(),
+              temperature=kind.positive(), thermostat_mass=kind.positive()),
+    "langevin.sghmc's noise": entry(
+        lambda gradient_noise: langevin.sghmc(gradient_noise=gradient_noise)(kind.normal).init(
+            jnp.zeros(2), KEY),
+        gradient_noise=kind.Slot(0.5, {"too long": bad(np.ones(3), r"\(3,\)")}),
+    ),
+    "minibatches.from_arrays": entry(
+        minibatches.from_arrays, log_prior=_prior, log_likelihood=_likelihood, data=_rows,
+        batch_size=kind.count().plus(too_many=(7, "at most 3.*7")),
+    ),
+    "minibatches.from_stream": entry(
+        minibatches.from_stream, log_prior=_prior, log_likelihood=_likelihood,
+        num_data=kind.count(),
+    ),
+    "minibatches.estimate": entry(
+        lambda log_likelihood: langevin.sgld()(minibatches.from_arrays(
+            kind.normal, log_likelihood, X, 2)).init(jnp.zeros(2), KEY),
+        log_likelihood=kind.Slot(lambda x, y: y @ x, {
+            "summed": bad(lambda x, y: jnp.sum(y @ x), r"shape \(2,\), got shape \(\)"),
+        }),
+    ),
+    "minibatches.draw_subset": entry(
+        minibatches.draw_subset, key=kind.key(), num=kind.count(5),
+        size=kind.count(2).plus(too_many=(7, "at most num=5.*7")),
+    ),
+    "gradient_estimators.plain": entry(gradient_estimators.plain, minibatches=_batches),
+    "gradient_estimators.control_variates": entry(
+        gradient_estimators.control_variates, minibatches=_batches,
+        center=kind.start().called("center"),
+    ),
+    "gradient_estimators.svrg": entry(
+        gradient_estimators.svrg, minibatches=_batches, refresh_every=kind.count(),
+    ),
+    "gradient_estimators.noise_variance": entry(
+        gradient_estimators.noise_variance, key=kind.key(), position=kind.start(),
+        log_density=kind.Slot(_batches.good, {"number": bad(3.0, "3.0")}),
+        num_batches=kind.count().plus(one=(1, "at least 2")),
+    ),
+}  # fmt: skip
 
 
 def _finite(good: Any) -> Any:
@@ -194,4 +307,4 @@ CORE = {
     ),
 }  # fmt: skip
 
-ENTRIES = {**LANGEVIN, **CORE}
+ENTRIES = {**LANGEVIN, **STOCHASTIC, **CORE}

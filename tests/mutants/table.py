@@ -28,10 +28,13 @@ FAMILIES = (
     "driver",
     "kernels",
     "langevin",
+    "microcanonical",
     "numpyro_bridge",
+    "overdamped",
     "pairwise",
     "particles",
     "randomness",
+    "stochastic",
     "warmup",
 )
 
