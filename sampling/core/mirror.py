@@ -315,7 +315,9 @@ def box(low: Any, high: Any) -> Box:
         for name, value in (("low", low), ("high", high))
     ]
     if bounds[0].ndim > 1 or bounds[1].ndim > 1:
-        raise ValueError(f"low and high must be scalars or (d,), got {[b.shape for b in bounds]}")
+        raise ValueError(
+            f"low and high must be scalars or (d,), got shapes {[b.shape for b in bounds]}"
+        )
     try:
         lower, upper = jnp.broadcast_arrays(*bounds)
     except ValueError:

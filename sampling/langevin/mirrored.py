@@ -14,8 +14,10 @@ Dirichlet law on the simplex it is strictly log-concave whatever the parameters)
 
     η' = η + h ∇log π(θ) + √(2h) [∇²ψ(θ)]^½ ξ.
 
-It is unadjusted, with a bias of order h, and near the boundary, where ∇²ψ is large, poor: take
-`mirrored` unless it is this method that you want.
+It is unadjusted, with a bias of order h, and near the boundary, where ∇²ψ is large, poor: a step
+may be thrown so far to the edge that the gradient there overflows, and the chain stays (for the
+Dirichlet law with parameters 2, 3 and 4 and h = 0.01 in 2 % of the steps). Take `mirrored` unless
+it is this method that you want.
 
 References: Hsieh, Kavis, Rolland and Cevher, "Mirrored Langevin dynamics", NeurIPS 2018, section 3;
 for the second Zhang, Peyré, Fadili and Pereyra, "Wasserstein control of mirror Langevin Monte

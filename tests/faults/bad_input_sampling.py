@@ -65,6 +65,7 @@ def metric() -> Any:
 _step = dict(step_size=kind.positive(), metric=metric())
 _length = kind.positive().without("None")
 _kinetic = dict(**_step, friction=kind.nonnegative())
+_uncallable = {"number": bad(3.0, "3.0"), "text": bad("flat")}
 _bent = lambda x: 1 + 0.5 * jnp.cos(x)
 _mirror = kind.Slot(mirror.euclidean(), {
     "factory": bad(mirror.simplex, "function"), "text": bad("simplex"), "number": bad(3.0),
@@ -81,42 +82,71 @@ LANGEVIN = {
     **sampler("langevin.barker", langevin.barker, **_step),
     **sampler("langevin.myula", langevin.myula, **_step, smoothing=kind.positive()),
     **sampler("langevin.prox_mala", langevin.prox_mala, **_step, smoothing=kind.positive()),
-    **sampler("langevin.mirrored", langevin.mirrored, mirror=_mirror,
-              step_size=kind.positive().without("None"), sampler=_inner),
-    **sampler("langevin.mirror_langevin", langevin.mirror_langevin, mirror=_mirror,
-              step_size=kind.positive()),
-    **sampler("langevin.ula in M(x)", lambda **given: langevin.ula(metric=_bent, **given),
-              step_size=kind.positive()),
+    **sampler(
+        "langevin.mirrored",
+        langevin.mirrored,
+        mirror=_mirror,
+        step_size=kind.positive().without("None"),
+        sampler=_inner,
+    ),
+    **sampler(
+        "langevin.mirror_langevin",
+        langevin.mirror_langevin,
+        mirror=_mirror,
+        step_size=kind.positive(),
+    ),
+    **sampler(
+        "langevin.ula in M(x)",
+        lambda **given: langevin.ula(metric=_bent, **given),
+        step_size=kind.positive(),
+    ),
     "langevin.ula's functions": entry(
         lambda metric: langevin.ula(metric=metric)(kind.normal).init(jnp.zeros(2)),
-        metric=kind.Slot(_bent, {
-            "vector too long": bad(lambda x: jnp.ones(3), r"\(3,\)"),
-            "integers": bad(lambda x: jnp.ones(2, int), "int32"),
-            "negative": bad(lambda x: -jnp.ones(2), "positive"),
-            "indefinite": bad(lambda x: jnp.array([[1.0, 2.0], [2.0, 1.0]]), "definite"),
-            "no derivative": bad(lambda x: 1 + jnp.sqrt(x), "finite"),
-        }),
+        metric=kind.Slot(
+            _bent,
+            {
+                "vector too long": bad(lambda x: jnp.ones(3), r"\(3,\)"),
+                "integers": bad(lambda x: jnp.ones(2, int), "int32"),
+                "negative": bad(lambda x: -jnp.ones(2), "positive"),
+                "indefinite": bad(lambda x: jnp.array([[1.0, 2.0], [2.0, 1.0]]), "definite"),
+                "no derivative": bad(lambda x: 1 + jnp.sqrt(x), "finite"),
+            },
+        ),
     ),
     "langevin.prox_mala's functions": entry(
         lambda prox, penalty: langevin.prox_mala(prox, penalty)(kind.normal).init(jnp.zeros(2)),
-        prox=kind.Slot(lambda x, s: x / (1 + s), {
-            **_function, "too short": bad(lambda x, s: x[:1], r"\(2,\)"),
-            "NaN": bad(lambda x, s: x / 0.0, "nan"),
-        }),
-        penalty=kind.Slot(kind.normal, {
-            **_function, "vector": bad(jnp.abs, r"scalar.*\(2,\)"),
-            "infinite": bad(lambda x: jnp.inf, "inf"),
-        }),
+        prox=kind.Slot(
+            lambda x, s: x / (1 + s),
+            {
+                **_uncallable,
+                "too short": bad(lambda x, s: x[:1], r"\(2,\)"),
+                "NaN": bad(lambda x, s: x / 0.0, "nan"),
+            },
+        ),
+        penalty=kind.Slot(
+            kind.normal,
+            {
+                **_uncallable,
+                "vector": bad(jnp.abs, r"scalar.*\(2,\)"),
+                "infinite": bad(lambda x: jnp.inf, "inf"),
+            },
+        ),
     ),
     "metric.low_rank": entry(
-        low_rank, diagonal=kind.numbers(np.ones(2)).without("None", "empty array", "further axis"),
-        vectors=kind.numbers(np.eye(2)[:, :1]).without("None", "further axis", "empty array").plus(
-            long=(np.ones((2, 1)), "orthonormal")),
-        eigenvalues=kind.numbers(np.ones(1)).without("None", "empty array", "further axis").plus(
-            zero=(np.zeros(1), r"\[0\] is 0")),
+        low_rank,
+        diagonal=kind.numbers(np.ones(2)).without("None", "empty array", "further axis"),
+        vectors=kind.numbers(np.eye(2)[:, :1])
+        .without("None", "further axis", "empty array")
+        .plus(long=(np.ones((2, 1)), "orthonormal")),
+        eigenvalues=kind.numbers(np.ones(1))
+        .without("None", "empty array", "further axis")
+        .plus(zero=(np.zeros(1), r"\[0\] is 0")),
     ),
-    "mirror.box": entry(mirror.box, low=_bound(np.zeros(2)), high=_bound(np.ones(2)).plus(
-        below=(np.array([1.0, -1.0]), r"\[1\]"))),
+    "mirror.box": entry(
+        mirror.box,
+        low=_bound(np.zeros(2)),
+        high=_bound(np.ones(2)).plus(below=(np.array([1.0, -1.0]), r"\[1\]")),
+    ),
     **sampler("langevin.ula", langevin.ula, **_step),
     **sampler("langevin.mala", langevin.mala, **_step),
     **sampler("langevin.baoab", langevin.baoab, **_kinetic),

@@ -137,7 +137,7 @@ def _many(algorithm, position, keys):
 
 
 def z_mala_law(key, metric):
-    algorithm = langevin.mala(0.4, POSITION_METRICS[metric])(skewed)
+    algorithm = langevin.mala(0.6, POSITION_METRICS[metric])(skewed)
     result = invariance_test(key, algorithm, draws, num_particles=50_000, reversible=True)
     print(result)
     assert 0.3 * result.num_particles < result.num_moved

@@ -112,7 +112,7 @@ def draws(key, num):
 
 def z_prox_mala_law(key):
     """At about half of the proposals accepted, five steps."""
-    algorithm = langevin.prox_mala(soft, penalty, 0.35, 0.2, np.array([0.8, 1.3]))(smooth)
+    algorithm = langevin.prox_mala(soft, penalty, 0.35, 0.6, np.array([0.8, 1.3]))(smooth)
     result = invariance_test(key, algorithm, draws(key, 40_000), reversible=True)
     print(result)
     assert 0.3 * result.num_particles < result.num_moved
