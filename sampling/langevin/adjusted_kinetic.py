@@ -292,7 +292,8 @@ def _start(metric: Metric, x: jax.Array, momentum: jax.Array, state: Any) -> _Le
 def _refresh(key: jax.Array, decay: jax.Array, momentum: jax.Array) -> jax.Array:
     """Apply O, with e^(-γt) given."""
     noise = jax.random.normal(key, momentum.shape, momentum.dtype)
-    return decay * momentum + jnp.sqrt(1 - decay**2) * noise
+    # As a product, which is exact where γt is small.
+    return decay * momentum + jnp.sqrt((1 - decay) * (1 + decay)) * noise
 
 
 def _leapfrog(

@@ -18,7 +18,7 @@ goes to 0,
     ALIGN:           Var x ≈ (1 + h²λ/6) / λ,     Var w ≈ 1 - h²λ/12    for small γ
     ShOULD, QUICSORT: errors of order h³.
 
-For small γ they are stable for h √λ below 2 (`ubu`, `align`), 2.44 (`should`) and 2.49
+For small γ they are stable for h √λ below 2 (`ubu`, `align`), √6 = 2.45 (`should`) and 2.50
 (`quicsort`), for larger γ beyond. Noise that is no combination of the increment and its areas is
 not there, which matters for γh above 1: without a force the stationary Var w is 1 - (γh)⁴/720 + ...
 (`ubu`, `align`), 1 - (γh)⁶/100800 + ... (`should`) and 1 + (γh)⁴/360 + ... (`quicsort`).

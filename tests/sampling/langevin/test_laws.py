@@ -1,8 +1,9 @@
 """The laws of the Langevin samplers against all that is known of them, started exactly.
 
 Each check compares about 20 statistics with a threshold of 5.2 standard errors (two-sided p 2e-7).
-A correct sampler therefore fails one of the twelve cases with probability 6e-5, had the keys not
-been fixed. The bugs that the same checks find are rows of ``tests/mutants/langevin.py``.
+A correct sampler therefore fails one of the 15 cases with probability 7e-5, had the keys not
+been fixed. The bugs that the same checks find are rows of ``tests/mutants/langevin.py`` and
+``tests/mutants/kinetic.py``.
 """
 
 import functools
@@ -24,7 +25,7 @@ METRICS = {
     "diagonal": jnp.array([0.5, 1.6]),
     "dense": jnp.array([[1.2, 0.7], [0.7, 0.9]]),
 }
-SAMPLERS = ("mala", "ula", "baoab", "obabo")
+SAMPLERS = ("mala", "ula", "baoab", "obabo", "aboba")
 
 # The Gaussian target of the unadjusted samplers: off the origin and correlated.
 MEAN = np.array([1.0, -0.5])
