@@ -40,6 +40,7 @@ from shoal.sampling.langevin.microcanonical import (
     as_length,
     check_dimension,
     draw_direction,
+    in_dtype_of,
     length_or_default,
     run_word,
     word_of,
@@ -173,7 +174,8 @@ def _build(
         number = draw_number(key_number, jnp.minimum(mean, MAX_NUM_STEPS / 2))
         direction = draw_direction(key_direction, x)
         begin = MicrocanonicalState(x, direction, state.log_density, state.score)
-        advance = lambda point: run_word(word, h, metric, value_and_score, point)
+        mass = in_dtype_of(x, metric)
+        advance = lambda point: run_word(word, h, mass, value_and_score, point)
         end, work, num_taken = _run_path(advance, begin, number)
 
         energy_error = work - (end.log_density - state.log_density)

@@ -17,8 +17,8 @@ kinetic energy minus log π is the energy error. A step is O, then a palindromic
 the usual half step of O before and after it, with the halves of consecutive steps merged. One
 vector of normal numbers a step is all it draws.
 
-Without energy errors, that is as h → 0, π(x) and a uniform direction are invariant. `mclmc` does not
-correct its bias, of order h²; `shoal.sampling.langevin.mams` does. One coordinate is too few: a
+Without energy errors, that is as h → 0, π(x) and a uniform direction are invariant. `mclmc` does
+not correct its bias, of order h²; `shoal.sampling.langevin.mams` does. One coordinate is too few: a
 direction could only flip.
 
 References: Robnik, De Luca, Silverstein and Seljak, "Microcanonical Hamiltonian Monte Carlo", JMLR
@@ -98,6 +98,8 @@ def _mirror(half: tuple[float, ...]) -> tuple[float, ...]:
     return (*half, *half[-2::-1])
 
 
+_SCALE = 2.0**-40
+
 # McLachlan, "On the numerical integration of ordinary differential equations by symmetric
 # composition methods", SIAM J. Sci. Comput. 16 (1995); Blanes, Casas and Sanz-Serna, "Numerical
 # integrators for the Hybrid Monte Carlo method", SIAM J. Sci. Comput. 36 (2014); Omelyan, Mryglod
@@ -128,7 +130,10 @@ def mclmc(
     ----------
     step_size
         h > 0, a length. The initial value where warm-up tunes it, to a
-        `MicrocanonicalInfo.acceptance_rate` of 0.95.
+        `MicrocanonicalInfo.acceptance_rate` of 0.97. On Gaussians of 10 and 100 coordinates, with
+        the diagonal metric tuned too, that left the variances 2 % and 1 % too small, and the mean
+        squared energy error per coordinate at 7e-4 and 5e-5. The step for a given bias depends on
+        the dimension, which one acceptance rate cannot know: `auto` tunes by the bias itself.
     decoherence_length
         ℓ > 0, the length of path over which the direction is forgotten; BlackJAX calls it L. None
         is √d, right where the metric whitens the target.
@@ -172,7 +177,7 @@ def mclmc(
             "metric": as_metric,
         },
         options=(("word", word_of(integrator)),),
-        target_acceptance=0.95,
+        target_acceptance=0.97,
         is_adjusted=False,
     )
 
@@ -233,7 +238,7 @@ def _build(
         h = jnp.asarray(step_size, x.dtype)
         path = h / length_or_default(decoherence_length, x)
         begin = state._replace(position=x, direction=refresh(key, state.direction, path))
-        new, work = run_word(word, h, metric, value_and_score, begin)
+        new, work = run_word(word, h, in_dtype_of(x, metric), value_and_score, begin)
         energy_error = work - (new.log_density - state.log_density)
         status = proposal_status(new.log_density, jnp.isfinite(work))
         is_accepted = status == Status.OK
@@ -245,6 +250,11 @@ def _build(
         return kept, info
 
     return Algorithm(init, step)
+
+
+def in_dtype_of(x: jax.Array, metric: Metric) -> Metric:
+    """Return the metric in the dtype of the flat position, in which all of a step runs."""
+    return jax.tree.map(lambda leaf: leaf.astype(x.dtype), metric)
 
 
 def draw_direction(key: jax.Array, like: jax.Array) -> jax.Array:
@@ -301,10 +311,11 @@ def turn(direction: jax.Array, kick: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _norm(x: jax.Array) -> jax.Array:
-    """Euclidean norm, of entries whose squares may overflow too."""
-    square, scaled_square = jnp.sum(x**2), jnp.sum((x * 2.0**-64) ** 2)
-    is_large = ~(square < jnp.inf)
-    square = jnp.where(is_large, scaled_square, square)
+    """Euclidean norm, in float32 of vectors as long as 1e31 and none shorter than 1e-7.
+
+    Without the scale squares overflow at 1e19. What is lost, a kick of less than 1e-7, is an energy
+    that the rounding of a log density swallows.
+    """
+    square = jnp.sum((x * _SCALE) ** 2)
     # The derivative of the root is infinite at zero.
-    root = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
-    return jnp.where(is_large, 2.0**64 * root, root)
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0) / _SCALE
