@@ -135,20 +135,14 @@ def from_arrays(
 
     Examples
     --------
-    >>> import jax, jax.numpy as jnp
-    >>> from shoal.inference import minibatch, sample
-    >>> from shoal.sampling import langevin
-    >>> data = 3.0 + jax.random.normal(jax.random.key(0), (1000,))
+    >>> import jax.numpy as jnp
+    >>> from shoal.inference import minibatch
     >>> target = minibatch.from_arrays(
-    ...     lambda x: -0.5 * x**2, lambda x, y: -0.5 * (y - x) ** 2, data, batch_size=50,
+    ...     lambda x: -0.5 * x**2, lambda x, y: -0.5 * (y - x) ** 2, jnp.arange(10.0), batch_size=2,
     ...     init=jnp.array(0.0),
     ... )
-    >>> result = sample(
-    ...     jax.random.key(1), target, langevin.sgld(1e-4), init=jnp.array(0.0), num_chains=2,
-    ...     num_warmup=100, num_samples=100, progress=False,
-    ... )
-    >>> print(result.posterior["position"].mean().round(1))
-    3.0
+    >>> print(target.dim, target.log_density(jnp.array(4.0)))
+    1 -50.5
     """
     density = minibatches.from_arrays(log_prior, log_likelihood, data, batch_size)
     whole = Target.from_log_density(density, init)

@@ -130,10 +130,10 @@ def sgld(step_size: Any = 0.001, metric: Any = None, temperature: Any = 1.0) -> 
     ...     optax.join_schedules([optax.cosine_decay_schedule(0.01, 500)] * 4, [500, 1000, 1500])
     ... )
     """
-    return stochastic_sampler(_build_overdamped, step_size, metric, temperature)
+    return stochastic_sampler(_build_sgld, step_size, metric, temperature)
 
 
-def _build_overdamped(
+def _build_sgld(
     log_density: Any,
     metric: Metric,
     temperature: Any,

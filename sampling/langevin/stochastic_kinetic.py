@@ -138,7 +138,7 @@ def sghmc(
     True
     """
     return stochastic_sampler(
-        _build_kinetic, step_size, metric, temperature, friction=friction,
+        _build_sghmc, step_size, metric, temperature, friction=friction,
         gradient_noise=gradient_noise,
     )  # fmt: skip
 
@@ -186,12 +186,21 @@ def sgnht(
     (True, True)
     """
     return stochastic_sampler(
-        _build_kinetic, step_size, metric, temperature, friction=friction,
+        _build_sgnht, step_size, metric, temperature, friction=friction,
         thermostat_mass=thermostat_mass,
     )  # fmt: skip
 
 
-def _build_kinetic(
+# A build function of its own for each: a saved run knows its sampler by it.
+def _build_sghmc(log_density: Any, **parameters: Any) -> Algorithm:
+    return _build(log_density, **parameters)
+
+
+def _build_sgnht(log_density: Any, **parameters: Any) -> Algorithm:
+    return _build(log_density, **parameters)
+
+
+def _build(
     log_density: Any,
     metric: Metric,
     temperature: Any,
