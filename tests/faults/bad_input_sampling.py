@@ -47,7 +47,8 @@ def sampler(name: str, factory: Callable[..., Any], **slots: Any) -> dict[str, A
 
 def draws_at_start(factory: Callable[..., Any]) -> bool:
     kinetic = (langevin.baoab, langevin.obabo, langevin.mclmc, langevin.sghmc, langevin.sgnht)
-    return factory in kinetic
+    names = ("aboba", "ubu", "align", "should", "quicsort", "ghmc")
+    return factory in (*kinetic, *(getattr(langevin, name) for name in names))
 
 
 def metric() -> Any:
@@ -151,6 +152,13 @@ LANGEVIN = {
     **sampler("langevin.mala", langevin.mala, **_step),
     **sampler("langevin.baoab", langevin.baoab, **_kinetic),
     **sampler("langevin.obabo", langevin.obabo, **_kinetic),
+    **sampler("langevin.aboba", langevin.aboba, **_kinetic),
+    **sampler("langevin.ubu", langevin.ubu, **_kinetic),
+    **sampler("langevin.align", langevin.align, **_kinetic),
+    **sampler("langevin.should", langevin.should, **_kinetic),
+    **sampler("langevin.quicsort", langevin.quicsort, **_kinetic),
+    **sampler("langevin.ghmc", langevin.ghmc, **_kinetic),
+    **sampler("langevin.malt", langevin.malt, **_kinetic, trajectory_length=kind.positive()),
 }
 
 X, Y = jnp.array([[0.0, 1.0], [2.0, 3.0], [4.0, 6.0]]), jnp.array([[1.0, 1.0], [0.0, 2.0]])
