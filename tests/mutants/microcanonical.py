@@ -64,13 +64,13 @@ BUGS = (
     *found_by(
         FILE,
         "z_law",
-        ("mclmc", "dense"),
+        ("mclmc",),
         ("metric missing in the drift", MAPS, "metric.color(v)", "v"),
     ),
     *found_by(
         FILE,
         "z_law",
-        ("mams", "dense"),
+        ("mams",),
         ("no accept step", MAMS, "accept(key_accept, log_acceptance, status)",
          "status == Status.OK"),
         ("energy gained in the last step alone", MAMS, "return state, work + more, taken",
