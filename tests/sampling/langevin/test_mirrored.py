@@ -105,13 +105,13 @@ def _run(sampler, log_density, start, num_chains, num_steps):
 def test_mirror_langevin_is_near_the_target_for_small_steps():
     start = np.full(3, 1 / 3, np.float32)
     points, status = _run(
-        langevin.mirror_langevin(mirror.simplex(), 0.01), dirichlet, start, 4000, 300
+        langevin.mirror_langevin(mirror.simplex(), 0.003), dirichlet, start, 4000, 600
     )
     # Where the noise throws a point to the edge, its gradient overflows and the chain stays.
-    assert (status == Status.OK).mean() > 0.95
+    assert (status == Status.OK).mean() > 0.99
     mean = CONCENTRATION / CONCENTRATION.sum()
     np.testing.assert_allclose(points.mean(0), mean, atol=0.01)
-    np.testing.assert_allclose(points.var(0), mean * (1 - mean) / 10, rtol=0.12)
+    np.testing.assert_allclose(points.var(0), mean * (1 - mean) / 10, rtol=0.2)
 
 
 def test_a_sparse_dirichlet_in_float32():
