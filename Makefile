@@ -31,7 +31,7 @@ test: $(VENV)/.installed-dev
 	@$(pytest)
 
 soak: $(VENV)/.installed-dev
-	@$(pytest) -m soak tests/faults
+	@$(pytest) -m soak
 
 lint: $(VENV)/.installed-dev
 	@$(bin)/ruff check .

@@ -12,9 +12,11 @@ sys.path.append(str(Path(__file__).resolve().parent))
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
 import jax
 import pytest
+from jax._src import compiler
 from mutants.seeding import seeded
 
 GLOBAL_SETTINGS = (
@@ -24,6 +26,16 @@ GLOBAL_SETTINGS = (
     "jax_numpy_dtype_promotion",
     "jax_numpy_rank_promotion",
 )
+# Fewer passes, and no fused loops: a third of the time to compile, other rounding, slower programs.
+QUICK = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", False))
+# These run first, so that no worker is left alone with one of them, and the many short ones last.
+LONG = ("test_sample", "test_devices", "test_demo", "test_hosts", "test_readme", "test_examples")
+SHORT = ("test_mutants", "test_bad_input")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first and the tables of short tests last; each file stays together."""
+    items.sort(key=lambda item: (item.path.stem not in LONG) + (item.path.stem in SHORT))
 
 
 @pytest.fixture
@@ -49,6 +61,25 @@ def _bounded_memory() -> Iterator[None]:
     """Forget a file's compiled programs after it: a worker would gather gigabytes of them."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiler(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compile as quickly as can be in a file marked ``quick_compiler``: one that tests no numbers.
+
+    All others get the compiler that users have.
+    """
+    usual = compiler.get_compile_options
+
+    def quick(*arguments: Any, **options: Any) -> Any:
+        made = usual(*arguments, **options)
+        made.env_option_overrides = [*made.env_option_overrides, *QUICK]
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("quick_compiler"):
+            patch.setattr(compiler, "get_compile_options", quick)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,8 @@ from shoal.inference.files import (
 )
 from shoal.inference.samplers import NAMES
 
+# Bits of interrupted commands, as users compile them: test_interrupted_command.py.
+pytestmark = pytest.mark.quick_compiler
 MODEL = """
 import numpyro
 import numpyro.distributions as dist

@@ -16,6 +16,7 @@ import pytest
 from shoal.inference import sample
 from shoal.sampling import langevin
 
+pytestmark = pytest.mark.quick_compiler
 COMPILED: list[float] = []
 
 

@@ -1,7 +1,8 @@
 """Every seeded bug is found, by a check that the suite runs on the correct package too.
 
 Run with ``-rP`` to see what each check says about its bugs. False alarms of the statistical checks
-over many keys: ``benchmarks/false_alarms.py``.
+over many keys: ``benchmarks/false_alarms.py``. Bugs and checks are compiled with few optimisations;
+``make soak`` sees that so compiled the checks still find nothing on the correct package.
 """
 
 import ast
@@ -13,6 +14,7 @@ import pytest
 from mutants.seeding import TESTS
 from mutants.table import Bug, Check, alarm, families, load, marks
 
+pytestmark = pytest.mark.quick_compiler
 ROWS = [(family, bug) for family, bugs in families().items() for bug in bugs]
 CHECKS = sorted({bug.check for _, bug in ROWS}, key=str)
 
@@ -40,6 +42,12 @@ def test_the_suite_runs_the_check_on_the_correct_package(check: Check) -> None:
         else:
             assert tuple(given.pop(name) for name in names) in map(tuple, rows)
     assert not given
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("check", CHECKS, ids=str)
+def test_the_check_finds_nothing_on_the_correct_package(check: Check) -> None:
+    assert alarm(check) is None
 
 
 def used_by_tests(path: Path) -> set[str]:
