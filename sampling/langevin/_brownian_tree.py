@@ -176,7 +176,9 @@ def node_normals(
     else:
         words = threefry(seed, node, jnp.arange((count + 1) // 2, dtype=jnp.uint32))
         bits = jnp.concatenate(words)[:count]
-    return _normals(bits, dtype).reshape(len(levy), *shape)
+    normals = _normals(bits, dtype).reshape(len(levy), *shape)
+    # Without the barrier XLA would hash anew for every use.
+    return jax.lax.optimization_barrier(normals)
 
 
 def threefry(seed: jax.Array, high: Any, low: jax.Array) -> tuple[jax.Array, jax.Array]:

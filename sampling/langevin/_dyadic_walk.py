@@ -25,19 +25,19 @@ class Walk(NamedTuple):
     node
         Its increment, parts of shape ``(d,)``.
     pending
-        Increments over the intervals that lie ahead, ``(depth + 1, d)``, by level.
+        Increments over the intervals that lie ahead, ``(depth + 1, parts, d)``, by level.
     """
 
     level: jax.Array
     index: jax.Array
     node: Increment
-    pending: Increment
+    pending: jax.Array
 
 
 def start(seed: jax.Array, length: jax.Array, dim: int, levy: str, depth: int) -> Walk:
     """Stand at the whole of an interval of time."""
     root = tree.draw(tree.node_normals(seed, 0, levy, (dim,), length.dtype), length)
-    pending = jax.tree.map(lambda part: jnp.zeros((depth + 1, dim), part.dtype), root)
+    pending = jnp.zeros((depth + 1, len(levy), dim), length.dtype)
     return Walk(jnp.int32(0), jnp.int32(0), root, pending)
 
 
@@ -54,16 +54,21 @@ def halves(seed: jax.Array, walk: Walk, length: jax.Array) -> tuple[Increment, I
     return tree.halve(walk.node, normals, size(walk, length))
 
 
-def down(walk: Walk, left: Increment, right: Increment, where: Any = True) -> Walk:
-    """Go to the left half; stay unless ``where``."""
-    slots = jnp.arange(len(walk.pending.W))[:, None]
-    store = lambda slot, part: jnp.where((slots == walk.level + 1) & where, part, slot)
-    return Walk(
-        walk.level + where,
-        jnp.where(where, 2 * walk.index, walk.index),
-        _choose(where, left, walk.node),
-        jax.tree.map(store, walk.pending, right),
+def to_left(walk: Walk, left: Increment, where: Any) -> Walk:
+    """Go to the left half where ``where``; the right one is not stored."""
+    return walk._replace(
+        level=walk.level + where,
+        index=jnp.where(where, 2 * walk.index, walk.index),
+        node=jax.tree.map(lambda a, b: jnp.where(where, a, b), left, walk.node),
     )
+
+
+def store(walk: Walk, levels: jax.Array, parts: tuple[Increment, ...], where: jax.Array) -> Walk:
+    """Keep intervals that lie ahead, by their levels ``(n,)``, those where ``where``, ``(n,)``."""
+    # A scatter: a mask over the levels would be fused with all that the parts came from.
+    slots = jnp.where(where, levels, len(walk.pending))
+    rows = jnp.stack([jnp.stack(jax.tree.leaves(part)) for part in parts])
+    return walk._replace(pending=walk.pending.at[slots].set(rows, mode="drop"))
 
 
 def on(walk: Walk) -> tuple[Walk, jax.Array]:
@@ -73,12 +78,5 @@ def on(walk: Walk) -> tuple[Walk, jax.Array]:
     up = jax.lax.population_count((following & -following) - 1)
     is_end = up == walk.level
     level = jnp.where(is_end, 0, walk.level - up)
-    slots = jnp.arange(len(walk.pending.W))[:, None]
-    read = lambda slot: jnp.sum(jnp.where(slots == level, slot, 0), axis=0)
-    return walk._replace(
-        level=level, index=following >> up, node=jax.tree.map(read, walk.pending)
-    ), is_end
-
-
-def _choose(where: Any, new: Increment, old: Increment) -> Increment:
-    return jax.tree.map(lambda a, b: jnp.where(where, a, b), new, old)
+    node = Increment(*walk.pending[level])
+    return walk._replace(level=level, index=following >> up, node=node), is_end

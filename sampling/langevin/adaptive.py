@@ -297,9 +297,10 @@ def _run(
 
     def body(run: _Run) -> _Run:
         walk = run.walk
-        is_too_long = dyadic.size(walk, interval) > run.step_size
-        is_too_long &= walk.level < _DEPTH - 1
-        walk = dyadic.down(walk, *dyadic.halves(seed, walk, interval), where=is_too_long)
+        is_halved = dyadic.size(walk, interval) > run.step_size
+        is_halved &= walk.level < _DEPTH - 1
+        first, second = dyadic.halves(seed, walk, interval)
+        walk = dyadic.to_left(walk, first, is_halved)
         left, right = dyadic.halves(seed, walk, interval)
         h = dyadic.size(walk, interval)
         phase, error, status = attempt(run.phase, h, walk.node, left, right)
@@ -307,8 +308,14 @@ def _run(
         is_finite = status == Status.OK
         is_kept = is_finite & ((error <= 1) | is_smallest)
         broken = jnp.where(is_smallest & ~is_finite, status, Status.OK).astype(jnp.int8)
-        following, is_last = dyadic.on(walk)
-        new_walk = choose(is_kept, following, dyadic.down(walk, left, right, where=~is_smallest))
+        following, is_last = _following(walk, second, is_halved)
+        # The stack is large: it is written in one place, and only what will be read.
+        levels = jnp.stack([walk.level, walk.level + 1])
+        is_ahead = jnp.stack([is_halved & ~is_kept, ~is_kept])
+        lower = dyadic.store(walk, levels, (second, right), is_ahead)
+        lower = dyadic.to_left(lower, left, ~is_smallest)
+        new_walk = choose(is_kept, following._replace(pending=None), lower._replace(pending=None))
+        new_walk = new_walk._replace(pending=lower.pending)
         growth = jnp.clip(jnp.maximum(error, 1e-6) ** (-1 / order), 0.2, 5.0)
         suggested = h * jnp.where(is_finite, growth, 0.2)
         return _Run(
@@ -326,6 +333,15 @@ def _run(
     walk = dyadic.start(seed, interval, dim, levy, _DEPTH)
     first = _Run(walk, start, step_size.astype(dtype), zero, zero, no, jnp.int8(Status.OK), no)
     return jax.lax.while_loop(lambda run: ~run.is_done, body, first)
+
+
+def _following(
+    walk: dyadic.Walk, second: PathIncrement, is_halved: jax.Array
+) -> tuple[dyadic.Walk, jax.Array]:
+    """Return the walk at what follows, and whether nothing does: the second half of a halved."""
+    after, is_last = dyadic.on(walk)
+    beside = walk._replace(index=walk.index + 1, node=second)
+    return choose(is_halved, beside, after), is_last & ~is_halved
 
 
 def _attempt(
