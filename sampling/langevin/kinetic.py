@@ -229,6 +229,7 @@ def _build(
         old = state if ends_with_gradient else state.evaluated
         start = KineticState(x, state.momentum, old.log_density, old.score)
         end, at, work = _run_word(word, h, friction, metric, noise, value_and_score, start)
+        new: Any
         if ends_with_gradient:
             new = end._replace(position=unravel(end.position))
         else:
