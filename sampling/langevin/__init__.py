@@ -1,5 +1,11 @@
 """Langevin dynamics: overdamped (`ula`, `mala`) and kinetic (`baoab`, `obabo`)."""
 
+from shoal.sampling.langevin.adaptive import (
+    adaptive_align,
+    adaptive_quicsort,
+    adaptive_should,
+    adaptive_ubu,
+)
 from shoal.sampling.langevin.adjusted_kinetic import ghmc, malt
 from shoal.sampling.langevin.barker import barker
 from shoal.sampling.langevin.exponential import align, quicsort, should, ubu
@@ -14,6 +20,10 @@ from shoal.sampling.langevin.stochastic_kinetic import sghmc, sgnht
 
 __all__ = [
     "aboba",
+    "adaptive_align",
+    "adaptive_quicsort",
+    "adaptive_should",
+    "adaptive_ubu",
     "align",
     "baoab",
     "barker",
