@@ -254,7 +254,7 @@ def _run_word(
     metric: Metric,
     noise: jax.Array,
     value_and_score: Any,
-    start: KineticState,
+    state: KineticState,
 ) -> tuple[KineticState, jax.Array, jax.Array]:
     """Run the letters in turn; return the end, where the gradient was taken and the work of B.
 
@@ -263,7 +263,7 @@ def _run_word(
     That work is the change of |w|²/2 in B. Taken from the w after it, which is kept anyhow, it
     spares XLA a second computation of the noise that went into the w before it.
     """
-    x, w, value, score = start
+    x, w, value, score = state
     at = x
     work = jnp.zeros_like(value)
     decay = jnp.asarray(friction, x.dtype) * h / word.count("O")

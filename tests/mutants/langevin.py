@@ -214,7 +214,7 @@ BUGS = (
         ),
         ("one noise for both halves", KINETIC, "* next(draws)", "* noise[0]"),
         ("another word", KINETIC, '_sampler("OBABO"', '_sampler("OABAO"'),
-        ("momentum too cold at the start", KINETIC, "momentum = jax", "momentum = 0.9 * jax"),
+        ("momentum too cold at the start", KINETIC, "return jax", "return 0.9 * jax"),
     ),
     *law(
         "obabo",
