@@ -17,6 +17,9 @@ from shoal.sampling import langevin
 
 KEY = jax.random.key(11)
 PRECISION = np.array([1.0, 100.0, 0.01], np.float32)
+# A compiled program belongs to its numbers of steps: tests with the same ones share it.
+LONG = dict(num_samples=2000, progress=False)
+SHORT = dict(num_warmup=60, num_samples=40, progress=False)
 
 
 def log_density(x):
@@ -52,9 +55,8 @@ def test_draws_of_a_badly_scaled_gaussian_are_right(name):
         log_density,
         EXACT[name],
         init=lambda key: jax.random.normal(key, (3,)),
-        num_samples=2000,
         tune_metric="dense" if "dense" in name else "diagonal",
-        progress=False,
+        **LONG,
     )
     z = _z_scores(result.posterior["position"], 1.0, 1 / PRECISION)
     # Six statistics with an estimated standard error; 5.2 leaves a wide margin over 2e-7 each.
@@ -63,7 +65,7 @@ def test_draws_of_a_badly_scaled_gaussian_are_right(name):
 
 
 def test_warm_up_finds_scales_and_acceptance():
-    result = sample(KEY, log_density, "mala", init=jnp.zeros(3), num_warmup=2000, progress=False)
+    result = sample(KEY, log_density, "mala", init=jnp.zeros(3), num_warmup=2000, **LONG)
     factor = result.parameters["metric"].factor
     assert factor.shape == (4, 3)
     # Standard deviations to within 25 %: estimated from a thousand correlated draws.
@@ -73,9 +75,7 @@ def test_warm_up_finds_scales_and_acceptance():
 
 
 def test_target_acceptance_can_be_chosen():
-    result = sample(
-        KEY, log_density, "mala", init=jnp.zeros(3), target_acceptance=0.8, progress=False
-    )
+    result = sample(KEY, log_density, "mala", init=jnp.zeros(3), target_acceptance=0.8, **LONG)
     assert abs(result.sample_stats["acceptance_rate"].mean() - 0.8) < 0.06
 
 
@@ -99,14 +99,14 @@ def test_mclmc_by_name_is_tuned_and_counted():
 
 
 def test_nuts_gradients_are_its_leapfrog_steps():
-    result = sample(KEY, log_density, "nuts", init=jnp.zeros(3), num_samples=100, progress=False)
+    result = sample(KEY, log_density, "nuts", init=jnp.zeros(3), **LONG)
     assert result.num_gradients == result.sample_stats["n_steps"].sum()
     assert result.num_gradients_warmup > 4 * 1000
 
 
 @pytest.mark.parametrize("sampler", ["mala", "nuts"])
 def test_the_same_key_gives_the_same_bits_and_another_key_others(sampler):
-    arguments = dict(init=jnp.zeros(3), num_warmup=60, num_samples=40, progress=False)
+    arguments = dict(init=jnp.zeros(3), **LONG)
     first = sample(KEY, log_density, sampler, **arguments).posterior["position"]
     again = sample(KEY, log_density, sampler, **arguments).posterior["position"]
     other = sample(jax.random.key(12), log_density, sampler, **arguments).posterior["position"]
@@ -115,14 +115,13 @@ def test_the_same_key_gives_the_same_bits_and_another_key_others(sampler):
 
 
 def test_draws_depend_neither_on_chunks_nor_beyond_rounding_on_other_chains(monkeypatch):
-    arguments = dict(num_warmup=60, num_samples=40, progress=False)
     start = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)), jnp.float32)
-    four = sample(KEY, log_density, "mala", init=start[:4], **arguments).posterior["position"]
-    six = sample(KEY, log_density, "mala", init=start, num_chains=6, **arguments)
+    four = sample(KEY, log_density, "mala", init=start[:4], **SHORT).posterior["position"]
+    six = sample(KEY, log_density, "mala", init=start, num_chains=6, **SHORT)
     # Vector instructions round differently at the end of an array; nothing else may differ.
     np.testing.assert_allclose(six.posterior["position"][:4], four, rtol=0.02, atol=0.02)
     monkeypatch.setattr(_work, "CHUNK_SECONDS", 0.0)
-    again = sample(KEY, log_density, "mala", init=start[:4], **arguments).posterior["position"]
+    again = sample(KEY, log_density, "mala", init=start[:4], **SHORT).posterior["position"]
     np.testing.assert_array_equal(again, four)
 
 
@@ -177,29 +176,39 @@ def test_new_data_and_new_step_sizes_compile_nothing():
 
 
 def test_thinning_keeps_later_draws_of_the_same_chain():
-    arguments = dict(init=jnp.zeros(3), num_warmup=60, progress=False)
-    every = sample(KEY, log_density, "mala", num_samples=60, **arguments)
-    third = sample(KEY, log_density, "mala", num_samples=20, thin=3, **arguments)
+    arguments = SHORT | dict(init=jnp.zeros(3))
+    every = sample(KEY, log_density, "mala", **arguments)
+    third = sample(KEY, log_density, "mala", **arguments | dict(num_samples=13, thin=3))
     np.testing.assert_array_equal(third.posterior["position"], every.posterior["position"][:, 2::3])
-    assert third.num_gradients == every.num_gradients
+    assert every.num_gradients == 4 * 40
+    assert third.num_gradients == 4 * 39
 
 
 def test_starts_may_be_one_point_one_for_each_chain_or_a_function():
-    shapes = lambda init, density=log_density: (
-        sample(
-            KEY, density, "mala", init=init, num_warmup=5, num_samples=3, progress=False
-        ).posterior
-    )
-    assert shapes(jnp.zeros(3))["position"].shape == (4, 3, 3)
-    assert shapes(jnp.zeros((4, 3)))["position"].shape == (4, 3, 3)
-    assert shapes(lambda key: jax.random.normal(key, (3,)))["position"].shape == (4, 3, 3)
-    # As many coordinates as chains, and a density that takes any shape: still one point.
-    square = lambda x: -0.5 * jnp.sum(x**2)
-    assert shapes(jnp.zeros(4), square)["position"].shape == (4, 3, 4)
-    assert shapes(jnp.zeros((4, 2)), square)["position"].shape == (4, 3, 2)
+    def shapes(init, density=log_density, **options):
+        draws = sample(KEY, density, "mala", init=init, **SHORT | options).posterior
+        return {name: values.shape for name, values in draws.items()}
+
+    assert shapes(jnp.zeros(3)) == {"position": (4, 40, 3)}
+    assert shapes(jnp.zeros((4, 3))) == {"position": (4, 40, 3)}
+    assert shapes(lambda key: jax.random.normal(key, (3,))) == {"position": (4, 40, 3)}
     tree = {"a": jnp.zeros((4, 2)), "b": jnp.zeros(4)}
-    posterior = shapes(tree, lambda p: -0.5 * (jnp.sum(p["a"] ** 2) + p["b"] ** 2))
-    assert {k: v.shape for k, v in posterior.items()} == {"a": (4, 3, 2), "b": (4, 3)}
+    density = lambda p: -0.5 * (jnp.sum(p["a"] ** 2) + p["b"] ** 2)
+    assert shapes(tree, density) == {"a": (4, 40, 2), "b": (4, 40)}
+
+
+def test_a_point_with_as_many_coordinates_as_chains_is_one_point():
+    def shape(init):
+        density = lambda x: -0.5 * jnp.sum(x**2)  # takes any shape
+        arguments = SHORT | dict(num_warmup=0)
+        return (
+            sample(KEY, density, langevin.ula(0.1), init=init, **arguments)
+            .posterior["position"]
+            .shape
+        )
+
+    assert shape(jnp.zeros(4)) == (4, 40, 4)
+    assert shape(jnp.zeros((4, 2))) == (4, 40, 2)
 
 
 def test_numpyro_starts_are_given_on_the_constrained_space():
