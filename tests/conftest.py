@@ -83,6 +83,13 @@ def _compiler(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def quick_environment() -> dict[str, str]:
+    """Return the environment of a process that compiles as quickly as can be."""
+    flags = " ".join(f"--{name}={str(value).lower()}" for name, value in QUICK)
+    return os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()}
+
+
+@pytest.fixture(scope="session")
 def root() -> Path:
     """Top folder of the source tree."""
     return Path(__file__).resolve().parent.parent

@@ -1,6 +1,5 @@
 """What the README shows is true: its programs run, its commands and files exist."""
 
-import os
 import re
 import shlex
 import subprocess
@@ -30,14 +29,14 @@ def test_there_is_something_to_test() -> None:
     assert {"make demo", "make test"} <= set(MAKE)
 
 
-def test_python_blocks_run_in_order(tmp_path: Path) -> None:
-    # Long runs show the same: a tenth of the draws.
+def test_python_blocks_run_in_order(tmp_path: Path, quick_environment: dict[str, str]) -> None:
+    # Their numbers are not looked at, and long runs show the same: a tenth of the draws.
     program = re.sub(
         r"(num_(?:samples|warmup)=)(\d[\d_]*)",
         lambda match: f"{match[1]}{max(50, int(match[2]) // 10)}",
         "\n".join(PYTHON),
     )
-    environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONWARNINGS": "default"}
+    environment = quick_environment | {"PYTHONPATH": str(tmp_path), "PYTHONWARNINGS": "default"}
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path,

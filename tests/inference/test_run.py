@@ -13,6 +13,8 @@ from shoal.sampling import langevin
 from shoal.sampling.core.random import particle_keys, step_key
 
 KEY = jax.random.key(5)
+# A compiled program belongs to its number of steps: tests with the same one share it.
+STEPS = 42
 
 
 def log_density(x):
@@ -41,13 +43,13 @@ def tally(state, info):
 
 def test_equals_a_bare_loop_bit_for_bit():
     walk = Walk(langevin.mala(0.3))
-    finished = run(KEY, walk, walk.init(), 123, first_step=7, keep=keep, tally=tally)
+    finished = run(KEY, walk, walk.init(), STEPS, first_step=7, keep=keep, tally=tally)
 
     def step(states, t):
         states, info = walk.step(step_key(KEY, t), states)
         return states, (states.position, info.acceptance_rate, info.is_accepted)
 
-    scan = jax.jit(lambda s: jax.lax.scan(step, s, 7 + jnp.arange(123)))
+    scan = jax.jit(lambda s: jax.lax.scan(step, s, 7 + jnp.arange(STEPS)))
     state, (positions, rates, accepted) = scan(walk.init())
     np.testing.assert_array_equal(finished.kept[0], positions)
     np.testing.assert_array_equal(finished.kept[1], rates)
@@ -72,9 +74,9 @@ def test_the_result_does_not_depend_on_the_chunks(monkeypatch, seconds):
 
 def test_two_runs_make_one():
     walk = Walk(langevin.mala(0.3))
-    whole = run(KEY, walk, walk.init(), 50, keep=keep)
-    first = run(KEY, walk, walk.init(), 20, keep=keep)
-    second = run(KEY, walk, first.state, 30, first_step=20, keep=keep)
+    whole = run(KEY, walk, walk.init(), 60, keep=keep)
+    first = run(KEY, walk, walk.init(), 30, keep=keep)
+    second = run(KEY, walk, first.state, 30, first_step=30, keep=keep)
     joined = np.concatenate([first.kept[0], second.kept[0]])
     np.testing.assert_array_equal(joined, whole.kept[0])
 
@@ -82,8 +84,8 @@ def test_two_runs_make_one():
 @pytest.mark.parametrize("thin", [1, 2, 7])
 def test_thinning_keeps_every_so_many_and_counts_all(thin):
     walk = Walk(langevin.mala(0.3))
-    every = run(KEY, walk, walk.init(), 42, keep=keep, tally=tally)
-    thinned = run(KEY, walk, walk.init(), 42, keep=keep, tally=tally, thin=thin)
+    every = run(KEY, walk, walk.init(), STEPS, keep=keep, tally=tally)
+    thinned = run(KEY, walk, walk.init(), STEPS, keep=keep, tally=tally, thin=thin)
     np.testing.assert_array_equal(thinned.kept[0], every.kept[0][thin - 1 :: thin])
     assert thinned.tally["accepted"] == every.tally["accepted"]
 
@@ -112,7 +114,7 @@ def test_other_lengths_steps_and_parameters_compile_nothing():
 def test_the_state_that_was_given_survives():
     walk = Walk(langevin.mala(0.3))
     state = walk.init()
-    run(KEY, walk, state, 5)
+    run(KEY, walk, state, 60, keep=keep)
     np.testing.assert_array_equal(state.position, 1.0)
 
 
