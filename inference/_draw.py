@@ -168,10 +168,15 @@ def _warm_up(
         sampler, record = _tuned_mclmc(chains, states, key, num_steps, conduct)
         return eqx.tree_at(lambda c: c.sampler, chains, sampler), record.state, record
     phase = conduct.phase("warm-up")
-    if target_acceptance is None or "step_size" not in chains.sampler.parameters:
+    own = chains.sampler.warm_up
+    if own is None and (target_acceptance is None or "step_size" not in chains.sampler.parameters):
         record = run(key, chains, states, num_steps, tally=_tally, **phase)
         return chains, record.state, record
-    warmup = make_warmup(chains, num_steps, target_acceptance, plan.options.tune_metric)
+    warmup: Any
+    if own is not None:
+        warmup = own(chains, num_steps)
+    else:
+        warmup = make_warmup(chains, num_steps, target_acceptance, plan.options.tune_metric)
     record = run(key, warmup, warmup.init(states), num_steps, tally=_tally_warmup, **phase)
     tuned = warmup.final_sampler(record.state)
     return eqx.tree_at(lambda c: c.sampler, chains, tuned), record.state.chains, record

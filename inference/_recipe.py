@@ -343,7 +343,8 @@ def _sampler_to_json(sampler: Any, arrays: list[Any]) -> Any:
 
 
 def _is_made_by(sampler: Sampler, default: Sampler) -> bool:
-    return (sampler.build, sampler.options) == (default.build, default.options)
+    form = lambda s: (s.build, s.options, jax.tree.structure(s.parameters))
+    return form(sampler) == form(default)
 
 
 def _sampler_from_json(stored: Any, arrays: list[Any]) -> Any:

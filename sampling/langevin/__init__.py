@@ -7,6 +7,7 @@ from shoal.sampling.langevin.adaptive import (
     adaptive_ubu,
 )
 from shoal.sampling.langevin.adjusted_kinetic import ghmc, malt
+from shoal.sampling.langevin.auto import auto
 from shoal.sampling.langevin.barker import barker
 from shoal.sampling.langevin.exponential import align, quicsort, should, ubu
 from shoal.sampling.langevin.kinetic import aboba, baoab, obabo
@@ -25,6 +26,7 @@ __all__ = [
     "adaptive_should",
     "adaptive_ubu",
     "align",
+    "auto",
     "baoab",
     "barker",
     "ghmc",

@@ -1,0 +1,312 @@
+"""The warm-up of `auto`: all chains together learn metric, slowest direction and step size.
+
+It has three phases.
+
+1. Climb, in a tenth of the steps at most a hundred: Adam raises the log density of each chain until
+   five of its steps gain less than d / 2, the depth of a typical set. Started where the density is
+   absurdly low, a Langevin chain would fly off or crawl.
+2. Learn, in the next 65 %: the chains run with the metric and the slowest direction learnt so far,
+   each with a step size of its own. Moments are pooled over chains and taken over a window that
+   begins anew, by halves, as the run grows, so that what was seen on the way there is forgotten.
+   Chains whose log density is far below the best one's, d + 20 and more, are not learnt from.
+3. Settle, in the last quarter: metric, friction and length stay as they are, and the chains find
+   their common step size.
+
+The step size follows a signal u that is zero in the mean where it is right: log h grows by κ u,
+with κ = 0.05 while learning and falling while settling. Without adjustment u = 1 - min(e, 5) with
+e = min(Δ² / d, 1) / 0.01 and Δ a step's energy error, and -20 where a step failed; with it
+u = 5 (a - 0.8), with a the acceptance probability.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+
+from shoal.sampling.core.algorithm import Sampler, Status
+from shoal.sampling.core.particles import to_matrix
+
+_ENERGY_ERROR = 0.01
+_LEAST_NUM_STEPS = 50
+_CLIMBING_RATE = 0.1
+_MEMORY = 5
+_GAIN = 0.05
+
+
+class Moments(NamedTuple):
+    """Sums over chains and steps: weight, means, squared deviations, squares along a direction."""
+
+    weight: jax.Array
+    mean: jax.Array
+    deviations: jax.Array
+    score_mean: jax.Array
+    score_deviations: jax.Array
+    along: jax.Array
+
+
+class Climb(NamedTuple):
+    """State of the optimiser, the last log densities ``(n, 5)`` and which chains still climb."""
+
+    optimizer: Any
+    history: jax.Array
+    is_climbing: jax.Array
+
+
+class TuningState(NamedTuple):
+    """Chains on their way and what they have learnt.
+
+    Attributes
+    ----------
+    chains
+        States of the chains, leading chain axis.
+    sampler
+        `Sampler` with per-chain parameters.
+    climb
+        `Climb`.
+    recent, pending
+        `Moments` since the last change of window but one, and since the last.
+    window
+        Step of the last change of window.
+    direction
+        Unit vector ``(d,)`` of largest variance in whitened coordinates.
+    log_step_size
+        Mean of log h while settling.
+    step
+        Steps done, int32.
+    """
+
+    chains: Any
+    sampler: Sampler
+    climb: Climb
+    recent: Moments
+    pending: Moments
+    window: jax.Array
+    direction: jax.Array
+    log_step_size: jax.Array
+    step: jax.Array
+
+    @property
+    def position(self) -> Any:
+        """Positions of the chains."""
+        return self.chains.position
+
+
+class Tuning(eqx.Module):
+    """The warm-up as an algorithm for the driver: an ensemble, since its chains learn together.
+
+    Attributes
+    ----------
+    chains
+        Chains of one sampler: ``step(key, states)``, ``sampler``, ``target.log_density``.
+    num_climb, num_learn, num_settle
+        Steps of the phases. Static.
+    """
+
+    chains: Any
+    num_climb: int = eqx.field(static=True)
+    num_learn: int = eqx.field(static=True)
+    num_settle: int = eqx.field(static=True)
+
+    def init(self, states: Any) -> TuningState:
+        """Start from the states of the chains."""
+        x, _ = to_matrix(states.position)
+        num, dim = x.shape
+        climb = Climb(
+            _optimizer().init(x), jnp.full((num, _MEMORY), -jnp.inf, x.dtype), jnp.ones(num, bool)
+        )
+        metric = jnp.ones((num, dim), x.dtype)
+        sampler = _replace(self.chains.sampler, metric=metric)
+        # Any direction will do that is no symmetry of the problem.
+        direction = jax.random.normal(jax.random.key(0), (dim,), x.dtype)
+        zero, none = jnp.zeros((), x.dtype), jnp.asarray(0, jnp.int32)
+        return TuningState(
+            states, sampler, climb, _no_moments(x), _no_moments(x), none,
+            direction / jnp.linalg.norm(direction), zero, none,
+        )  # fmt: skip
+
+    def step(self, key: jax.Array, state: TuningState) -> tuple[TuningState, Any]:
+        """Advance the chains by one step and learn from it."""
+        state, info = jax.lax.cond(
+            state.step < self.num_climb,
+            lambda key, state: self._climb(key, state),
+            lambda key, state: self._sample(key, state),
+            key,
+            state,
+        )
+        return state._replace(step=state.step + 1), info
+
+    def final_sampler(self, state: TuningState) -> Sampler:
+        """Return the tuned sampler; all chains have the same parameters."""
+        like = state.sampler.parameters["step_size"]
+        return _replace(state.sampler, step_size=jnp.full_like(like, jnp.exp(state.log_step_size)))
+
+    def _climb(self, key: jax.Array, state: TuningState) -> tuple[TuningState, Any]:
+        """Take a step of Adam with each chain that still has far to go."""
+        states, (optimizer, history, is_climbing) = state.chains, state.climb
+        x, from_matrix = to_matrix(states.position)
+        updates, optimizer = _optimizer().update(-states.score, optimizer)
+        position = from_matrix(x + updates)
+        value, score = jax.vmap(jax.value_and_grad(self.chains.target.log_density))(position)
+        score, _ = to_matrix(score)
+        is_finite = jnp.isfinite(value) & jnp.isfinite(score).all(1)
+        gains = value - history[:, 0] > x.shape[1] / 2
+        is_climbing = is_climbing & is_finite & gains
+        new = states._replace(position=position, log_density=value, score=score)
+        climb = Climb(optimizer, jnp.append(history[:, 1:], value[:, None], 1), is_climbing)
+        # What a step of the chains would report, had all gone well.
+        _, info = jax.eval_shape(self._chains(state.sampler).step, key, states)
+        info = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), info)
+        info = info._replace(moved=is_climbing)
+        return state._replace(chains=_choose(is_climbing, new, states), climb=climb), info
+
+    def _sample(self, key: jax.Array, state: TuningState) -> tuple[TuningState, Any]:
+        """Take a step of the sampler and learn from it."""
+        states, info = self._chains(state.sampler).step(key, state.chains)
+        if not state.sampler.is_adjusted:
+            states = _cool(states)
+        is_learning = state.step < self.num_climb + self.num_learn
+        learnt = self._learn(state, states)
+        state = jax.tree.map(lambda a, b: jnp.where(is_learning, a, b), learnt, state)
+        state = self._set_step_size(state, _signal(state.sampler, info, states.score), is_learning)
+        return state._replace(chains=states), info
+
+    def _learn(self, state: TuningState, states: Any) -> TuningState:
+        """Add a step to the moments, follow the slowest direction and use what is known."""
+        x, _ = to_matrix(states.position)
+        dim = x.shape[1]
+        weight = (states.log_density > states.log_density.max() - dim - 20).astype(x.dtype)
+        factor = state.sampler.parameters["metric"].factor[0]
+        whitened = (x - state.recent.mean) / factor
+        along = jnp.sum(whitened * state.direction, 1)
+        # No variance of whitened coordinates is much larger than d.
+        squares = jnp.sum(weight * jnp.minimum(along**2, 4 * dim))
+        add = lambda moments: _add(moments, x, states.score, weight, squares)
+        recent, pending = add(state.recent), add(state.pending)
+
+        t = state.step - self.num_climb
+        rate = 6 / (jnp.minimum(t, 200) + 7)
+        pull = jnp.mean(along[:, None] * whitened, 0) / jnp.maximum(jnp.mean(along**2), 1e-3)
+        direction = (1 - rate) * state.direction + rate * pull
+
+        turn = t - state.window >= jnp.maximum(40, t // 2)
+        recent = jax.tree.map(lambda a, b: jnp.where(turn, a, b), pending, recent)
+        pending = jax.tree.map(lambda a: jnp.where(turn, 0, a), pending)
+        sampler = _replace(state.sampler, **_parameters(state.sampler, recent, x))
+        is_enough = recent.weight >= 5 * x.shape[0]
+        return state._replace(
+            sampler=jax.tree.map(lambda a, b: jnp.where(is_enough, a, b), sampler, state.sampler),
+            recent=recent,
+            pending=pending,
+            window=jnp.where(turn, t, state.window),
+            direction=direction / jnp.linalg.norm(direction),
+        )
+
+    def _set_step_size(
+        self, state: TuningState, signal: jax.Array, is_learning: jax.Array
+    ) -> TuningState:
+        """Follow the signal ``(n,)``: each chain its own while learning, then all the mean."""
+        log_h = jnp.log(state.sampler.parameters["step_size"])
+        log_h = jnp.where(is_learning, log_h, jnp.mean(log_h))
+        signal = jnp.where(is_learning, signal, jnp.mean(signal))
+        t = state.step - self.num_climb
+        settled = jnp.maximum(t - self.num_learn, 0)
+        learning = jnp.maximum(_GAIN, 1.5 / (t + 5))
+        gain = jnp.where(is_learning, learning, _GAIN / jnp.sqrt(1 + settled / 4))
+        log_h = log_h + jnp.clip(gain * signal, -0.7, 0.3).astype(log_h.dtype)
+        share = jnp.where(is_learning, 0, jnp.mean(log_h) / self.num_settle)
+        return state._replace(
+            sampler=_replace(state.sampler, step_size=jnp.exp(log_h)),
+            log_step_size=state.log_step_size + share,
+        )
+
+    def _chains(self, sampler: Sampler) -> Any:
+        return eqx.tree_at(lambda chains: chains.sampler, self.chains, sampler)
+
+
+def warm_up(chains: Any, num_steps: int) -> Tuning:
+    """Lay out the phases for ``num_steps`` steps; ``ValueError`` for fewer than 50."""
+    if num_steps < _LEAST_NUM_STEPS:
+        raise ValueError(
+            f"num_warmup must be at least {_LEAST_NUM_STEPS} for langevin.auto(), which has all to "
+            f"learn in it, or 0 to use its parameters as they are; got {num_steps}"
+        )
+    num_climb, num_settle = min(100, num_steps // 10), num_steps // 4
+    return Tuning(chains, num_climb, num_steps - num_climb - num_settle, num_settle)
+
+
+def _optimizer() -> optax.GradientTransformation:
+    return optax.adam(_CLIMBING_RATE, b2=0.99)
+
+
+def _signal(sampler: Sampler, info: Any, score: jax.Array) -> jax.Array:
+    """Tell each chain, shape ``(n,)``, how much too small (positive) its step size is."""
+    if sampler.is_adjusted:
+        return 5 * (info.statistics["acceptance_rate"] - 0.8)
+    relative = info.statistics["energy_error"] ** 2 / score.shape[1]
+    error = jnp.minimum(relative, 1) / _ENERGY_ERROR
+    has_failed = (info.statistics["n_steps"] > 0) | (info.status != Status.OK)
+    return jnp.where(has_failed, -20, 1 - jnp.minimum(error, 5))
+
+
+def _parameters(sampler: Sampler, moments: Moments, x: jax.Array) -> dict[str, jax.Array]:
+    """Return metric, and friction or path length, for each chain."""
+    num, dim = x.shape
+    tiny = jnp.finfo(x.dtype).tiny
+    ratio = (moments.deviations + tiny) / (moments.score_deviations + tiny)
+    everywhere = lambda value: jnp.broadcast_to(value, (num, *jnp.shape(value)))
+    largest = jnp.clip(moments.along / jnp.maximum(moments.weight, 1), 1, dim)
+    if sampler.is_adjusted:
+        # A quarter of the period of the slowest direction; |velocity| = 1 is √d per coordinate.
+        slowest = {"path_length": everywhere(jnp.pi / 2 * jnp.sqrt(largest * dim))}
+    else:
+        slowest = {"friction": everywhere(1.5 / jnp.sqrt(largest))}
+    return {"metric": everywhere(jnp.sqrt(ratio)), **slowest}
+
+
+def _no_moments(x: jax.Array) -> Moments:
+    scalar, vector = jnp.zeros((), x.dtype), jnp.zeros(x.shape[1], x.dtype)
+    return Moments(scalar, vector, vector, vector, vector, scalar)
+
+
+def _add(
+    moments: Moments, x: jax.Array, score: jax.Array, weight: jax.Array, squares: jax.Array
+) -> Moments:
+    """Add all chains at once (Chan, Golub and LeVeque's update of means and deviations)."""
+    added = jnp.sum(weight)
+    total = moments.weight + added
+    share = (weight / added)[:, None]
+
+    def update(mean: jax.Array, deviations: jax.Array, values: jax.Array) -> tuple[Any, Any]:
+        centre = jnp.sum(share * values, 0)
+        shift = centre - mean
+        within = added * jnp.sum(share * (values - centre) ** 2, 0)
+        between = shift**2 * moments.weight * added / total
+        return mean + shift * added / total, deviations + within + between
+
+    of_x = update(moments.mean, moments.deviations, x)
+    of_score = update(moments.score_mean, moments.score_deviations, score)
+    return Moments(total, *of_x, *of_score, moments.along + squares)
+
+
+def _cool(states: Any) -> Any:
+    """Shorten momenta that exceed what equilibrium would have, four deviations above the mean."""
+    dim = states.momentum.shape[1]
+    longest = (dim + 4 * (2 * dim) ** 0.5) ** 0.5
+    length = jnp.linalg.norm(states.momentum, axis=1, keepdims=True)
+    return states._replace(momentum=states.momentum * jnp.minimum(1, longest / length))
+
+
+def _choose(mask: jax.Array, new: Any, old: Any) -> Any:
+    """Take the new rows where ``mask`` ``(n,)`` holds."""
+    where = lambda a, b: jnp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+    return jax.tree.map(where, new, old)
+
+
+def _replace(sampler: Sampler, **parameters: jax.Array) -> Sampler:
+    """Replace per-chain parameters in the form and dtype in which the sampler holds them."""
+    new = jax.vmap(lambda s, p: s.replace(**p))(sampler, parameters)
+    if "metric" in parameters:  # may change from a scalar to a diagonal
+        return new
+    return jax.tree.map(lambda a, b: jnp.asarray(a, b.dtype), new, sampler)
