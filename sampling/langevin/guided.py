@@ -71,7 +71,7 @@ class GuidedState(NamedTuple):
     position
         The latent point, a pytree of floating arrays.
     log_density
-        R/T - \\|x\\|²/2, a scalar: the log density of the tilted prior up to a constant.
+        R/T - |x|²/2, a scalar: the log density of the tilted prior up to a constant.
     reward
         R, a scalar.
     reward_gradient
