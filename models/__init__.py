@@ -8,6 +8,8 @@ if __name__ != "shoal.models":
     raise ImportError(f"import this package as 'shoal.models', not as {__name__!r}")
 
 if TYPE_CHECKING:
-    from shoal.models import densities as densities, posteriors as posteriors
+    from shoal.models import densities as densities, posteriors as posteriors, spiked as spiked
 else:
-    __getattr__, __dir__, __all__ = attach(__name__, {"shoal.models": ["densities", "posteriors"]})
+    __getattr__, __dir__, __all__ = attach(
+        __name__, {"shoal.models": ["densities", "posteriors", "spiked"]}
+    )

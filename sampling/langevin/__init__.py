@@ -16,6 +16,7 @@ from shoal.sampling.langevin.microcanonical import mclmc
 from shoal.sampling.langevin.mirrored import mirror_langevin, mirrored
 from shoal.sampling.langevin.overdamped import mala, ula
 from shoal.sampling.langevin.proximal import myula, prox_mala
+from shoal.sampling.langevin.spherical import spherical
 from shoal.sampling.langevin.stochastic import sgld
 from shoal.sampling.langevin.stochastic_kinetic import sghmc, sgnht
 
@@ -44,6 +45,7 @@ __all__ = [
     "sgld",
     "sgnht",
     "should",
+    "spherical",
     "ubu",
     "ula",
 ]
