@@ -104,8 +104,7 @@ class BrownianPath(diffrax.AbstractBrownianPath):
             s and t are less than ``tol`` apart the law is right, but increments from other calls
             need not add up.
         """
-        _, cursor = self.advance(self.start(), s)
-        return self.advance(cursor, t)[0]
+        return _increment(self, self._time(s), self._time(t))
 
     def evaluate(self, t0: Any, t1: Any = None, left: bool = True, use_levy: bool = False) -> Any:
         """Return the increment over [t0, t1] for diffrax; over [self.t0, t0] without ``t1``.
@@ -125,7 +124,7 @@ class BrownianPath(diffrax.AbstractBrownianPath):
         if not use_levy:
             return increment.W
         parts = [part for part in increment if part is not None]
-        return self.levy_area(jnp.asarray(t, self.dtype) - jnp.asarray(s, self.dtype), *parts)
+        return self.levy_area(self._time(t) - self._time(s), *parts)
 
     def start(self) -> Cursor:
         """Return the cursor at ``t0``."""
@@ -152,6 +151,9 @@ class BrownianPath(diffrax.AbstractBrownianPath):
             ``t``. Joint law and values are those of `increment` for times at least ``tol`` apart;
             for closer ones the increments of successive calls still have the exact joint law.
         """
+        return _advance(self, cursor, self._time(t))
+
+    def _advance(self, cursor: Cursor, t: jax.Array) -> tuple[Increment, Cursor]:
         target, share, is_valid = self._locate(t)
         is_inside = share > 0
         is_same = (target == cursor.index) & (cursor.share > 0)
@@ -172,6 +174,7 @@ class BrownianPath(diffrax.AbstractBrownianPath):
         behind = self._span(cursor, i)
         joined = tree.join(done, before, _share(behind, share))
         found = jax.tree.map(lambda a, b: jnp.where(is_same, a, b), before, joined)
+        is_valid &= cursor.index >= 0
         is_valid &= (target > cursor.index) | ((target == cursor.index) & (share >= cursor.share))
         found = jax.tree.map(lambda part: jnp.where(is_valid, part, jnp.nan), found)
         return found, Cursor(target, share, after, pending)
@@ -230,9 +233,8 @@ class BrownianPath(diffrax.AbstractBrownianPath):
 
         A time that differs from the end of a leaf by rounding alone counts as that end.
         """
-        t, t0, t1 = (jnp.asarray(time, self.dtype) for time in (t, self.t0, self.t1))
         leaves = 2.0**self.depth
-        x = jax.lax.stop_gradient((t - t0) / (t1 - t0)) * leaves
+        x = (t - self._time(self.t0)) / self._length(0) * leaves
         slack = 2 * leaves * float(jnp.finfo(self.dtype).eps)
         x = jnp.where(jnp.abs(x - jnp.round(x)) <= slack, jnp.round(x), x)
         index = jnp.floor(x)
@@ -252,12 +254,16 @@ class BrownianPath(diffrax.AbstractBrownianPath):
 
     def _length(self, level: Any) -> jax.Array:
         """Return the length of a node in time."""
-        whole = jnp.asarray(self.t1, self.dtype) - jnp.asarray(self.t0, self.dtype)
-        return jax.lax.stop_gradient(whole) * jnp.exp2(-jnp.asarray(level, self.dtype))
+        whole = self._time(self.t1) - self._time(self.t0)
+        return whole * jnp.exp2(-jnp.asarray(level, self.dtype))
 
     def _span(self, cursor: Cursor, i: jax.Array) -> jax.Array:
         """Return the length from a cursor to the beginning of leaf ``i``, in leaves."""
         return (i - cursor.index).astype(self.dtype) - cursor.share
+
+    def _time(self, t: Any) -> jax.Array:
+        # An array, as equinox would compile anew for every float; nothing differentiates in it.
+        return jax.lax.stop_gradient(jnp.asarray(t, self.dtype))
 
     def _normals(self, node: Any, seed: jax.Array | None = None) -> jax.Array:
         seed = self.seed if seed is None else seed
@@ -269,6 +275,19 @@ class BrownianPath(diffrax.AbstractBrownianPath):
         further = jnp.stack(tree.threefry(self.seed, (1 << 30) + leaf, place))
         seed = jnp.where(is_further, further, self.seed)
         return self._normals((1 << self.depth) + leaf, seed)
+
+
+@eqx.filter_jit
+def _advance(path: BrownianPath, cursor: Cursor, t: jax.Array) -> tuple[Increment, Cursor]:
+    return path._advance(cursor, t)
+
+
+@eqx.filter_jit
+def _increment(path: BrownianPath, s: jax.Array, t: jax.Array) -> Increment:
+    # A loop of two, so that its body is compiled once.
+    go = lambda cursor, time: path._advance(cursor, time)[::-1]
+    _, found = jax.lax.scan(go, path.start(), jnp.stack([s, t]))
+    return jax.tree.map(lambda part: part[1], found)
 
 
 def path(
@@ -339,7 +358,9 @@ def path(
     is_concrete = not any(isinstance(time, jax.core.Tracer) for time in (t0, t1))
     if is_concrete and not t0 < t1:
         raise ValueError(f"t0 must be less than t1, got t0={t0} and t1={t1}")
-    return BrownianPath(tree.seed_of(key), t0, t1, sizes, found, levy, _depth(t0, t1, tol, found))
+    depth = _depth(t0, t1, tol, found)
+    ends = jnp.asarray(t0, found), jnp.asarray(t1, found)
+    return BrownianPath(tree.seed_of(key), *ends, sizes, found, levy, depth)
 
 
 def _depth(t0: Any, t1: Any, tol: Any, dtype: np.dtype) -> int:

@@ -22,6 +22,7 @@ from mutants import seeding
 THRESHOLD = 5.2
 FAMILIES = (
     "bandwidth",
+    "brownian",
     "chains",
     "densities",
     "diagnostics",
