@@ -17,7 +17,7 @@ import numpy as np
 from shoal.sampling import langevin
 from shoal.sampling.core import bandwidth, kernels, mirror, pairwise, particles, random
 from shoal.sampling.core.particles import to_matrix
-from shoal.sampling.langevin import gradient_estimators, minibatches
+from shoal.sampling.langevin import brownian, gradient_estimators, minibatches
 from shoal.sampling.langevin.metric import low_rank
 
 kind = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("bad_input_kinds.py"))))
@@ -48,6 +48,7 @@ def sampler(name: str, factory: Callable[..., Any], **slots: Any) -> dict[str, A
 def draws_at_start(factory: Callable[..., Any]) -> bool:
     kinetic = (langevin.baoab, langevin.obabo, langevin.mclmc, langevin.sghmc, langevin.sgnht)
     names = ("aboba", "ubu", "align", "should", "quicsort", "ghmc")
+    names += tuple(name for name in langevin.__all__ if name.startswith("adaptive_"))
     return factory in (*kinetic, *(getattr(langevin, name) for name in names))
 
 
@@ -76,6 +77,25 @@ _inner = kind.Slot(langevin.mala(), {
 })  # fmt: skip
 _bound = lambda good: kind.numbers(good).without("None", "empty array")
 LANGEVIN = {
+    **{
+        name: row
+        for scheme in ("align", "quicsort", "should", "ubu")
+        for name, row in sampler(
+            f"langevin.adaptive_{scheme}", getattr(langevin, f"adaptive_{scheme}"),
+            interval=kind.positive(), tolerance=kind.positive(), friction=kind.nonnegative(),
+            metric=metric(),
+        ).items()
+    },
+    "langevin.brownian.path": entry(
+        brownian.path, key=kind.key(),
+        t0=kind.Slot(0.0, {"text": bad("now"), "NaN": bad(np.nan), "after t1": bad(2.0, "2.0")}),
+        t1=kind.Slot(1.0, {"text": bad("then"), "infinite": bad(np.inf), "t0": bad(0.0, "0.0")}),
+        shape=kind.Slot((2,), {
+            "negative": bad((-2,)), "text": bad("two"), "fraction": bad((2.5,)),
+        }),
+        levy=kind.choice("WHK"), tol=kind.positive(0.1).without("None").plus(tiny=(1e-12, "1e-12")),
+        dtype=kind.Slot(None, {"integer": bad(jnp.int32, "int32"), "text": bad("real")}),
+    ),
     **sampler("langevin.mclmc", langevin.mclmc, **_step, decoherence_length=_length),
     **sampler("langevin.mams", langevin.mams, **_step, path_length=_length),
     "langevin.mclmc's integrator": entry(langevin.mclmc, integrator=kind.choice("leapfrog")),
