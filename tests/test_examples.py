@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-TESTED = {"eight_schools", "langevin_bias", "kernel_mmd", "several_processes"}
+TESTED = {"cir_orders", "eight_schools", "langevin_bias", "kernel_mmd", "several_processes"}
 
 
 def load(name: str) -> ModuleType:
@@ -59,3 +59,15 @@ def test_kernel_mmd(tmp_path: Path) -> None:
     # points, so half of that here, and smaller ones at the others: 9 tests at 5.2 of them, 2e-6.
     assert load("kernel_mmd").main(num_samples=4000, folder=tmp_path) < 5.2 * 0.0056 / 2
     check_picture(tmp_path / "kernel_mmd.png")
+
+
+def test_cir_orders(tmp_path: Path) -> None:
+    # 400 paths and five points give 0.72 and 2.10, 0.41 and 1.27; the tails of the error are heavy.
+    orders = load("cir_orders").main(num_paths=100, num_points=4, folder=tmp_path)
+    even, adaptive = orders[1.5]
+    assert 0.5 < even < 1.0
+    assert 1.6 < adaptive < 2.4
+    even, adaptive = orders[2.2]
+    assert 0.1 < even < 0.6
+    assert adaptive > 2 * even
+    check_picture(tmp_path / "cir_orders.png")

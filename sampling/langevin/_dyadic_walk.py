@@ -20,8 +20,8 @@ class Walk(NamedTuple):
 
     Attributes
     ----------
-    level, index
-        The interval: number ``index`` of ``2**level`` equal ones; int32 scalars.
+    level, number
+        The interval: the one with this number, from 0, of ``2**level`` equal ones; int32 scalars.
     node
         Its increment, parts of shape ``(d,)``.
     pending
@@ -29,7 +29,7 @@ class Walk(NamedTuple):
     """
 
     level: jax.Array
-    index: jax.Array
+    number: jax.Array
     node: Increment
     pending: jax.Array
 
@@ -49,8 +49,8 @@ def size(walk: Walk, length: jax.Array) -> jax.Array:
 def halves(seed: jax.Array, walk: Walk, length: jax.Array) -> tuple[Increment, Increment]:
     """Return the increments over the two halves of the interval."""
     dim, levy = walk.node.W.shape[0], tree.LEVY[len(jax.tree.leaves(walk.node)) - 1]
-    number = (1 << walk.level) + walk.index
-    normals = tree.node_normals(seed, number, levy, (dim,), length.dtype)
+    node = (1 << walk.level) + walk.number
+    normals = tree.node_normals(seed, node, levy, (dim,), length.dtype)
     return tree.halve(walk.node, normals, size(walk, length))
 
 
@@ -58,7 +58,7 @@ def to_left(walk: Walk, left: Increment, where: Any) -> Walk:
     """Go to the left half where ``where``; the right one is not stored."""
     return walk._replace(
         level=walk.level + where,
-        index=jnp.where(where, 2 * walk.index, walk.index),
+        number=jnp.where(where, 2 * walk.number, walk.number),
         node=jax.tree.map(lambda a, b: jnp.where(where, a, b), left, walk.node),
     )
 
@@ -73,10 +73,10 @@ def store(walk: Walk, levels: jax.Array, parts: tuple[Increment, ...], where: ja
 
 def on(walk: Walk) -> tuple[Walk, jax.Array]:
     """Go to the interval that follows; return also whether there was none."""
-    following = walk.index + 1
+    following = walk.number + 1
     # Up from every right half: as often as the number of the next interval is even.
     up = jax.lax.population_count((following & -following) - 1)
     is_end = up == walk.level
     level = jnp.where(is_end, 0, walk.level - up)
     node = Increment(*walk.pending[level])
-    return walk._replace(level=level, index=following >> up, node=node), is_end
+    return walk._replace(level=level, number=following >> up, node=node), is_end

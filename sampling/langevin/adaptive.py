@@ -36,11 +36,10 @@ from shoal.sampling.core.algorithm import (
 from shoal.sampling.core.random import check_key
 from shoal.sampling.langevin import _dyadic_walk as dyadic
 from shoal.sampling.langevin._accept import choose
-from shoal.sampling.langevin._brownian_tree import Increment as PathIncrement, seed_of
+from shoal.sampling.langevin._brownian_tree import Increment, seed_of
 from shoal.sampling.langevin._exponential_schemes import (
     SCHEMES,
     Evaluation,
-    Increment,
     Phase,
     Scheme,
 )
@@ -314,8 +313,7 @@ def _run(
         is_ahead = jnp.stack([is_halved & ~is_kept, ~is_kept])
         lower = dyadic.store(walk, levels, (second, right), is_ahead)
         lower = dyadic.to_left(lower, left, ~is_smallest)
-        new_walk = choose(is_kept, following._replace(pending=None), lower._replace(pending=None))
-        new_walk = new_walk._replace(pending=lower.pending)
+        new_walk = choose(is_kept, following._replace(pending=lower.pending), lower)
         growth = jnp.clip(jnp.maximum(error, 1e-6) ** (-1 / order), 0.2, 5.0)
         suggested = h * jnp.where(is_finite, growth, 0.2)
         return _Run(
@@ -336,11 +334,11 @@ def _run(
 
 
 def _following(
-    walk: dyadic.Walk, second: PathIncrement, is_halved: jax.Array
+    walk: dyadic.Walk, second: Increment, is_halved: jax.Array
 ) -> tuple[dyadic.Walk, jax.Array]:
     """Return the walk at what follows, and whether nothing does: the second half of a halved."""
     after, is_last = dyadic.on(walk)
-    beside = walk._replace(index=walk.index + 1, node=second)
+    beside = walk._replace(number=walk.number + 1, node=second)
     return choose(is_halved, beside, after), is_last & ~is_halved
 
 
@@ -353,12 +351,12 @@ def _attempt(
     tolerance, and the status.
     """
 
-    def take(phase: Phase, piece: tuple[jax.Array, PathIncrement]) -> Phase:
+    def take(phase: Phase, piece: tuple[jax.Array, Any]) -> Phase:
         h, increment = piece
-        return scheme.step(value_and_score, metric, friction, h, Increment(*increment), phase)[0]
+        return scheme.step(value_and_score, metric, friction, h, increment, phase)[0]
 
     def attempt(
-        phase: Phase, h: jax.Array, whole: PathIncrement, left: PathIncrement, right: PathIncrement
+        phase: Phase, h: jax.Array, whole: Increment, left: Increment, right: Increment
     ) -> tuple[Phase, jax.Array, jax.Array]:
         # A loop over the three steps, so that the density is compiled once.
         def body(carry: Phase, piece: Any) -> tuple[Phase, Any]:

@@ -31,6 +31,8 @@ from shoal.sampling.langevin import _brownian_tree as tree
 from shoal.sampling.langevin._brownian_tree import LEVY, Increment
 
 _AREAS = (diffrax.BrownianIncrement, diffrax.SpaceTimeLevyArea, diffrax.SpaceTimeTimeLevyArea)
+# Any: its class attributes are declared in ways that no checker follows.
+_Path: Any = diffrax.AbstractBrownianPath
 
 
 class Cursor(NamedTuple):
@@ -38,8 +40,8 @@ class Cursor(NamedTuple):
 
     Attributes
     ----------
-    index
-        Leaf that holds the place, or begins there: int32 scalar.
+    leaf
+        Number of the leaf that holds the place, or begins there: int32 scalar.
     share
         Share of that leaf which lies behind, in [0, 1).
     rest
@@ -49,13 +51,13 @@ class Cursor(NamedTuple):
         begins at leaf ``i`` has the level at which ``i`` is an odd multiple of its size.
     """
 
-    index: jax.Array
+    leaf: jax.Array
     share: jax.Array
     rest: Increment
     pending: Increment
 
 
-class BrownianPath(diffrax.AbstractBrownianPath):
+class BrownianPath(_Path):
     """Brownian motion on [t0, t1] as a function; made by `path`.
 
     A pytree: seed and times are leaves, so that paths can be made and used under ``jit`` and
@@ -156,8 +158,8 @@ class BrownianPath(diffrax.AbstractBrownianPath):
     def _advance(self, cursor: Cursor, t: jax.Array) -> tuple[Increment, Cursor]:
         target, share, is_valid = self._locate(t)
         is_inside = share > 0
-        is_same = (target == cursor.index) & (cursor.share > 0)
-        begin = cursor.index + (cursor.share > 0)
+        is_same = (target == cursor.leaf) & (cursor.share > 0)
+        begin = cursor.leaf + (cursor.share > 0)
         done = jax.tree.map(lambda p: jnp.where(cursor.share > 0, p, 0), cursor.rest)
         i, done = self._pass_over(cursor, begin, done, target)
         i, node, done, pending = self._descend(cursor, i, done, target, is_inside)
@@ -174,8 +176,8 @@ class BrownianPath(diffrax.AbstractBrownianPath):
         behind = self._span(cursor, i)
         joined = tree.join(done, before, _share(behind, share))
         found = jax.tree.map(lambda a, b: jnp.where(is_same, a, b), before, joined)
-        is_valid &= cursor.index >= 0
-        is_valid &= (target > cursor.index) | ((target == cursor.index) & (share >= cursor.share))
+        is_valid &= cursor.leaf >= 0
+        is_valid &= (target > cursor.leaf) | ((target == cursor.leaf) & (share >= cursor.share))
         found = jax.tree.map(lambda part: jnp.where(is_valid, part, jnp.nan), found)
         return found, Cursor(target, share, after, pending)
 
@@ -259,7 +261,7 @@ class BrownianPath(diffrax.AbstractBrownianPath):
 
     def _span(self, cursor: Cursor, i: jax.Array) -> jax.Array:
         """Return the length from a cursor to the beginning of leaf ``i``, in leaves."""
-        return (i - cursor.index).astype(self.dtype) - cursor.share
+        return (i - cursor.leaf).astype(self.dtype) - cursor.share
 
     def _time(self, t: Any) -> jax.Array:
         # An array, as equinox would compile anew for every float; nothing differentiates in it.

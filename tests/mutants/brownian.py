@@ -56,8 +56,8 @@ BUGS = (
         (
             "walk: number of the wrong level",
             WALK,
-            "(1 << walk.level) + walk.index",
-            "walk.index + 1",
+            "(1 << walk.level) + walk.number",
+            "walk.number + 1",
         ),
         ("walk: right halves not stored", WALK, ".set(rows, mode", ".set(0 * rows, mode"),
     ),

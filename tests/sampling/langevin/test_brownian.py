@@ -145,7 +145,7 @@ def test_a_dyadic_walk_reads_the_same_path() -> None:
             lambda a, b: jnp.where(goes_down, a, b), dyadic.to_left(stored, left, True), after
         )
         size = dyadic.size(walk, length)
-        expected = path.increment(walk.index * size, (walk.index + 1) * size)
+        expected = path.increment(walk.number * size, (walk.number + 1) * size)
         off = jnp.max(jnp.abs(rows(walk.node) - rows(expected)))
         return (new, is_done | (is_last & ~goes_down)), (off, goes_down, is_done, size)
 
