@@ -41,14 +41,14 @@ class LocalEntropyState(NamedTuple):
 
     Attributes
     ----------
-    count
+    num_updates
         Number of updates made, int32.
     key
-        Typed key of the run; the noise of an update is a function of it and of ``count``.
+        Typed key of the run; the noise of an update is a function of it and of ``num_updates``.
         Replicas under ``vmap`` share it unless it is replaced (``state._replace(key=...)``).
     """
 
-    count: jax.Array
+    num_updates: jax.Array
     key: jax.Array
 
 
@@ -136,15 +136,15 @@ def local_entropy(
         batches: Any = None,
         **extra: Any,
     ) -> tuple[Any, LocalEntropyState]:
-        new_state = LocalEntropyState(optax.safe_increment(state.count), state.key)
+        new_state = LocalEntropyState(optax.safe_increment(state.num_updates), state.key)
         if num_steps == 0:
             return updates, new_state
         gradient = _flat_gradient(grad_fn or default_grad_fn, params, batches, num_steps)
         x = ravel_pytree(params)[0]
         first, unravel = ravel_pytree(updates)
-        numbers = (scope(state.count), eta, beta, temperature)
+        numbers = (scope(state.num_updates), eta, beta, temperature)
         gamma, h, weight, heat = (jnp.asarray(number, x.dtype) for number in numbers)
-        keys = jax.random.split(step_key(state.key, state.count), num_steps)
+        keys = jax.random.split(step_key(state.key, state.num_updates), num_steps)
         decay = jnp.exp(-gamma * h)
         slope = -jnp.expm1(-gamma * h) / gamma
         spread = jnp.sqrt(-jnp.expm1(-2 * gamma * h) * heat / gamma)

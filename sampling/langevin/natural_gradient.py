@@ -37,15 +37,15 @@ class NaturalGradientState(NamedTuple):
 
     Attributes
     ----------
-    count
+    num_updates
         Number of updates made, int32.
     key
-        Typed key of the run; the noise of an update is a function of it and of ``count``.
+        Typed key of the run; the noise of an update is a function of it and of ``num_updates``.
     direction
         x, of the structure of the parameters: zero at the start.
     """
 
-    count: jax.Array
+    num_updates: jax.Array
     key: jax.Array
     direction: Any
 
@@ -131,7 +131,7 @@ def natural_gradient(
         gradient, unravel = ravel_pytree(updates)
         x = ravel_pytree(state.direction)[0]
         low, t, warmth = (jnp.asarray(number, x.dtype) for number in (lam, time, heat))
-        noise = jax.random.normal(step_key(state.key, state.count), x.shape, x.dtype)
+        noise = jax.random.normal(step_key(state.key, state.num_updates), x.shape, x.dtype)
         spectrum = _spectrum(jacobian, fisher, len(x))
 
         def flow(rate: jax.Array) -> jax.Array:
@@ -143,7 +143,7 @@ def natural_gradient(
         inside = flow(low + spectrum.values) - outside[:, None]
         within = jnp.sum(inside * jax.vmap(spectrum.project)(vectors), 0)
         direction = unravel(outside @ vectors + spectrum.lift(within))
-        count = optax.safe_increment(state.count)
+        count = optax.safe_increment(state.num_updates)
         return direction, NaturalGradientState(count, state.key, direction)
 
     return optax.GradientTransformationExtraArgs(init, update)
