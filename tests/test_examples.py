@@ -7,7 +7,14 @@ from types import ModuleType
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-TESTED = {"cir_orders", "eight_schools", "langevin_bias", "kernel_mmd", "several_processes"}
+TESTED = {
+    "cir_orders",
+    "eight_schools",
+    "langevin_bias",
+    "kernel_mmd",
+    "several_processes",
+    "tensor_pca",
+}
 
 
 def load(name: str) -> ModuleType:
@@ -71,3 +78,12 @@ def test_cir_orders(tmp_path: Path) -> None:
     assert 0.1 < even < 0.6
     assert adaptive > 2 * even
     check_picture(tmp_path / "cir_orders.png")
+
+
+def test_tensor_pca(tmp_path: Path) -> None:
+    average, last, trace = load("tensor_pca").main(num_steps=2000, num_tensors=3, folder=tmp_path)
+    # Over 12 tensors: 0.982 +- 0.004, 0.82 +- 0.02 and 0.64 +- 0.07, a third of the variance here.
+    assert average > 0.9
+    assert average > last + 0.05
+    assert average > trace + 0.05
+    check_picture(tmp_path / "tensor_pca.png")

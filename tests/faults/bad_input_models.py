@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from shoal.models import densities, posteriors
+from shoal.models import densities, posteriors, spiked
 
 kind = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("bad_input_kinds.py"))))
 bad, entry = kind.bad, kind.entry
@@ -99,6 +99,33 @@ ENTRIES = {
     "posteriors.stochastic_volatility": entry(
         posteriors.stochastic_volatility,
         returns=kind.numbers(np.array([0.1, -0.2, 0.3])).without("None").plus(one=([0.5], "2")),
+    ),
+    "spiked.TensorPCA": entry(
+        spiked.TensorPCA, tensor=kind.numbers(np.ones((2, 2, 2))).without("further axis").plus(
+            oblong=(np.ones((2, 3)), r"\(2, 3\)"), vector=(np.ones(2), r"\(2,\)"),
+            one_coordinate=(np.ones((1, 1)), r"\(1, 1\)"),
+        ),
+    ),
+    "spiked.TensorPCA.objective": entry(
+        spiked.TensorPCA(np.ones((2, 2))).objective,
+        x=kind.shorter(kind.numbers(jnp.ones(2))).propagating("NaN in one entry"),
+    ),
+    "spiked.SingleIndex": entry(
+        spiked.SingleIndex, inputs=kind.numbers(np.ones((3, 2))).plus(
+            one_coordinate=(np.ones((3, 1)), r"\(3, 1\)"),
+        ),
+        responses=kind.shorter(kind.numbers(np.ones(3))), order=kind.count(),
+    ),
+    "spiked.spiked_tensor": entry(
+        spiked.spiked_tensor, key=kind.key(), dim=_count2, order=_count2,
+        signal=kind.nonnegative(), dtype=_dtype,
+    ),
+    "spiked.single_index": entry(
+        spiked.single_index, key=kind.key(), num=kind.count(), dim=_count2, order=kind.count(),
+        noise=kind.nonnegative(), dtype=_dtype,
+    ),
+    "spiked.hermite": entry(
+        lambda order: spiked.hermite(order, jnp.ones(2)), order=kind.count(lowest=0)
     ),
     "posteriors.eight_schools": entry(
         posteriors.eight_schools, centred=kind.Slot(False, {"text": bad("no"), "number": bad(1)})

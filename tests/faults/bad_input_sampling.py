@@ -19,6 +19,7 @@ from shoal.sampling.core import bandwidth, kernels, mirror, pairwise, particles,
 from shoal.sampling.core.particles import to_matrix
 from shoal.sampling.langevin import brownian, gradient_estimators, minibatches
 from shoal.sampling.langevin.metric import low_rank
+from shoal.sampling.langevin.spherical import power_iteration
 
 kind = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("bad_input_kinds.py"))))
 KEY, bad, entry = kind.KEY, kind.bad, kind.entry
@@ -65,6 +66,8 @@ def metric() -> Any:
 
 
 _step = dict(step_size=kind.positive(), metric=metric())
+_directed = kind.start()._replace(good=jnp.ones(2)).plus(zero=(jnp.zeros(2), "length"))
+_directed = _directed.plus(one=(jnp.ones(1), "1 coordinate"))
 _length = kind.positive().without("None")
 _kinetic = dict(**_step, friction=kind.nonnegative())
 _uncallable = {"number": bad(3.0, "3.0"), "text": bad("flat")}
@@ -120,6 +123,31 @@ LANGEVIN = {
         "langevin.ula in M(x)",
         lambda **given: langevin.ula(metric=_bent, **given),
         step_size=kind.positive(),
+    ),
+    "langevin.spherical": entry(
+        langevin.spherical,
+        step_size=kind.positive(),
+        inverse_temperature=kind.positive(),
+        start_averaging=kind.count(lowest=0),
+        second_moment=kind.Slot(False, {"number": bad(2.0), "None": bad(None), "text": bad("no")}),
+        adjusted=kind.Slot(False, {"number": bad(2.0), "None": bad(None), "text": bad("no")}),
+    ),
+    "langevin.spherical.init": entry(
+        lambda log_density, position: langevin.spherical()(log_density).init(position),
+        log_density=kind.log_density().without("+inf", "gradient NaN"),
+        position=_directed,
+    ),
+    "langevin.spherical.step": entry(
+        lambda key: langevin.spherical()(kind.normal).step(
+            key, langevin.spherical()(kind.normal).init(jnp.ones(2))
+        ),
+        key=kind.key(),
+    ),
+    "spherical.power_iteration": entry(
+        power_iteration,
+        log_density=kind.Slot(kind.normal, {"number": bad(3.0, "3.0"), "text": bad("flat")}),
+        position=_directed,
+        num_steps=kind.count(),
     ),
     "langevin.ula's functions": entry(
         lambda metric: langevin.ula(metric=metric)(kind.normal).init(jnp.zeros(2)),

@@ -37,6 +37,7 @@ FAMILIES = (
     "pairwise",
     "particles",
     "randomness",
+    "spherical",
     "stochastic",
     "warmup",
 )
