@@ -47,7 +47,13 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from shoal.sampling.core._checks import check_callable, check_entries, real_parameter, real_scalar
+from shoal.sampling.core._checks import (
+    check_callable,
+    check_entries,
+    check_flag,
+    real_parameter,
+    real_scalar,
+)
 from shoal.sampling.core.algorithm import (
     Algorithm,
     LogDensity,
@@ -180,6 +186,7 @@ def reward_guided(
     >>> state.position.shape, 0.0 <= float(info.acceptance_rate) <= 1.0
     ((16,), True)
     """
+    check_flag("adjust", adjust)
     if clock is not None:
         check_callable("clock", clock)
     names = ("step_size", "temperature")
@@ -187,9 +194,9 @@ def reward_guided(
         _build,
         dict(zip(names, (step_size, temperature), strict=True)),
         {name: check_positive(name) for name in names},
-        options=(("adjust", bool(adjust)), ("clock", clock)),
+        options=(("adjust", adjust), ("clock", clock)),
         target_acceptance=0.574 if adjust else 0.98,
-        is_adjusted=bool(adjust),
+        is_adjusted=adjust,
     )
 
 

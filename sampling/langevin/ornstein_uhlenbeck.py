@@ -323,18 +323,18 @@ def _arrays(
     a = _square(name, drift)
     if symmetric:
         _check_symmetric(name, a)
-    real_parameter("b", b)
-    if jnp.shape(b) not in ((), a.shape[:1]):
-        raise ValueError(f"b must be a scalar or {a.shape[:1]}, got shape {jnp.shape(b)}")
-    if jnp.ndim(diffusion) == 0:
-        diffusion = real_parameter("diffusion", diffusion, 0.0, include_low=True)
+    vector = jnp.asarray(real_parameter("b", real_values("b", b)), a.dtype)
+    if vector.shape not in ((), a.shape[:1]):
+        raise ValueError(f"b must be a scalar or {a.shape[:1]}, got shape {vector.shape}")
+    spread = real_values("diffusion", diffusion)
+    if spread.ndim == 0:
+        spread = real_parameter("diffusion", spread, 0.0, include_low=True)
     else:
-        diffusion = _square("diffusion", diffusion)
-        _check_symmetric("diffusion", diffusion)
-        if diffusion.shape != a.shape:
-            raise ValueError(f"diffusion must have shape {a.shape}, got {diffusion.shape}")
-    vector = jnp.broadcast_to(jnp.asarray(b, a.dtype), a.shape[:1])
-    return a, vector, jnp.asarray(diffusion, a.dtype)
+        spread = _square("diffusion", spread)
+        _check_symmetric("diffusion", spread)
+        if spread.shape != a.shape:
+            raise ValueError(f"diffusion must have shape {a.shape}, got {spread.shape}")
+    return a, jnp.broadcast_to(vector, a.shape[:1]), jnp.asarray(spread, a.dtype)
 
 
 def _square(name: str, value: Any) -> jax.Array:
