@@ -28,6 +28,7 @@ FAMILIES = (
     "diagnostics",
     "driver",
     "exponential",
+    "guided",
     "kernels",
     "kinetic",
     "langevin",
