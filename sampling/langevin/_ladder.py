@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 
 from shoal.sampling.core._checks import (
     check_entries,
@@ -37,8 +38,9 @@ def adapt_ladder(inverse_temperatures: Any, rejection_rates: Any) -> jax.Array:
     """Return the ladder with as many rungs and the same ends that shares out rejections equally.
 
     The rejection rates, summed up along the ladder, sample the barrier as a function of β. The new
-    rungs are where that function, interpolated linearly, has equal steps. A ladder whose rates are
-    equal stays as it is; from another a few repetitions with new rates lead there.
+    rungs are where that function, interpolated by monotone cubics, has equal steps. A ladder whose
+    rates are equal stays as it is; from another a few repetitions with new rates lead there. It
+    works on numbers, not on traced arrays.
 
     Parameters
     ----------
@@ -62,16 +64,17 @@ def adapt_ladder(inverse_temperatures: Any, rejection_rates: Any) -> jax.Array:
     >>> from shoal.sampling.langevin import tempering
     >>> ladder = jnp.array([1.0, 0.5, 0.25])
     >>> [round(x, 3) for x in tempering.adapt_ladder(ladder, jnp.array([0.6, 0.2])).tolist()]
-    [1.0, 0.666, 0.25]
+    [1.0, 0.698, 0.25]
     """
     betas = real_array("inverse_temperatures", inverse_temperatures, ("K",))
     betas = check_ladder(True)(betas)
     rates = _check_rates(rejection_rates, betas.size - 1)
+    betas, rates = np.asarray(betas), np.asarray(rates, np.float64)
     # Pairs that never reject keep a share, so that their rungs stay apart.
-    cumulative = jnp.concatenate([jnp.zeros(1, rates.dtype), jnp.cumsum(rates + 1e-3)])
-    levels = jnp.linspace(0, cumulative[-1], betas.size)
-    inside = jnp.interp(levels[1:-1], cumulative, betas)
-    return jnp.concatenate([betas[:1], inside, betas[-1:]]).astype(betas.dtype)
+    cumulative = np.concatenate([[0.0], np.cumsum(rates + 1e-3)])
+    levels = np.linspace(0, cumulative[-1], betas.size)[1:-1]
+    inside = PchipInterpolator(cumulative, betas.astype(np.float64))(levels)
+    return jnp.asarray(np.concatenate([betas[:1], inside, betas[-1:]]), betas.dtype)
 
 
 def round_trip_rate(rejection_rates: Any) -> jax.Array:

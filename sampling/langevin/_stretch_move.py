@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from shoal.sampling.core._checks import (
     check_callable,
@@ -92,13 +93,11 @@ def build_stretch(log_density: LogDensity, a: Any) -> Algorithm:
 def _stretch_half(keys: jax.Array, a: Any, evaluate: Any, half: Any, other: Any) -> tuple[Any, Any]:
     """Move one half of an ensemble, (points, log densities, alive), given the other."""
     x, value, alive = half
-    key_partner, key_stretch, key_accept = jax.vmap(lambda k: jax.random.split(k, 3), out_axes=1)(
-        keys
-    )
-    partner, has_partner = _partners(key_partner, other[0], other[2])
+    key_draw, key_accept = jax.vmap(jax.random.split, out_axes=1)(keys)
+    u = jax.vmap(lambda k: jax.random.uniform(k, (2,), x.dtype))(key_draw)
+    partner, has_partner = _partners(u[:, 0], other[0], other[2])
     a = jnp.asarray(a, x.dtype)
-    u = jax.vmap(lambda k: jax.random.uniform(k, dtype=x.dtype))(key_stretch)
-    z = (1 + (a - 1) * u) ** 2 / a
+    z = (1 + (a - 1) * u[:, 1]) ** 2 / a
     y = partner + z[:, None] * (x - partner)
     new = evaluate(y)
     status = proposal_status(new, jnp.isfinite(y).all(1))
@@ -110,11 +109,11 @@ def _stretch_half(keys: jax.Array, a: Any, evaluate: Any, half: Any, other: Any)
     return moved, StretchInfo(probability(log_ratio), is_accepted, status)
 
 
-def _partners(keys: jax.Array, x: jax.Array, alive: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Draw a living row for each key; also tell whether there is any."""
+def _partners(u: jax.Array, x: jax.Array, alive: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Choose a living row for each number in [0, 1); also tell whether there is any."""
     rank = jnp.cumsum(alive)
-    draw = lambda key: jax.random.randint(key, (), 0, jnp.maximum(rank[-1], 1))
-    wanted = jax.vmap(draw)(keys) + 1
+    # The product may round up to the number of the living.
+    wanted = jnp.minimum(jnp.floor(u * rank[-1]).astype(rank.dtype) + 1, rank[-1])
     # The first row by whose end so many have been alive is itself alive.
     return x[jnp.searchsorted(rank, wanted)], rank[-1] > 0
 
@@ -123,8 +122,9 @@ def _interleave(even: Any, odd: Any) -> Any:
     """Put rows 0, 2, ... and 1, 3, ... of pytrees together."""
 
     def one(a: jax.Array, b: jax.Array) -> jax.Array:
-        both = jnp.zeros((len(a) + len(b), *a.shape[1:]), a.dtype)
-        return both.at[0::2].set(a).at[1::2].set(b)
+        num = len(a) + len(b)
+        order = np.argsort(np.concatenate([np.arange(0, num, 2), np.arange(1, num, 2)]))
+        return jnp.concatenate([a, b])[order]
 
     return jax.tree.map(one, even, odd)
 
