@@ -20,6 +20,7 @@ Examples
 True
 """
 
+import functools
 import itertools
 import math
 from typing import Any
@@ -329,7 +330,8 @@ def _contract(tensor: jax.Array, x: jax.Array) -> jax.Array:
 
 def _symmetric_part(tensor: jax.Array) -> jax.Array:
     orders = list(itertools.permutations(range(tensor.ndim)))
-    return sum(jnp.transpose(tensor, axes) for axes in orders) / len(orders)
+    turned = (jnp.transpose(tensor, axes) for axes in orders)
+    return functools.reduce(jnp.add, turned) / len(orders)
 
 
 def _uniform_direction(key: jax.Array, dim: int, dtype: Any) -> jax.Array:
