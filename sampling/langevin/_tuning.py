@@ -12,10 +12,15 @@ It has three phases.
 3. Settle, in the last quarter: metric, friction and length stay as they are, and the chains find
    their common step size.
 
-The step size follows a signal u that is zero in the mean where it is right: log h grows by κ u,
-with κ = 0.05 while learning and falling while settling. Without adjustment u = 1 - min(e, 5) with
-e = min(Δ² / d, 1) / 0.01 and Δ a step's energy error, and -20 where a step failed; with it
-u = 5 (a - 0.8), with a the acceptance probability.
+The step size is right where a measure q of its error is one in the mean. Adjusted,
+q = (1 - a) / 0.2 with a the acceptance probability. Unadjusted,
+
+    q = min(Δ² / d, 1)² / (3 · 0.01²)
+
+with Δ a step's energy error: were Δ normal, Δ² / d would be 0.01 in the mean, and the square sees
+to it that rare large errors, which tell of the bias in a tail, count. While learning, log h grows
+by κ (1 - q), with κ = 0.05 and q cut off at 20. While settling, q is taken to grow like h² or h¹²,
+respectively, and h is where its mean over all steps so far would be one.
 """
 
 from typing import Any, NamedTuple
@@ -32,7 +37,11 @@ _ENERGY_ERROR = 0.01
 _LEAST_NUM_STEPS = 50
 _CLIMBING_RATE = 0.1
 _MEMORY = 5
+_ACCEPTANCE = 0.8
 _GAIN = 0.05
+_LARGEST = 20
+# As if so many steps had been seen at the step size at which settling begins.
+_PRIOR_STEPS = 10
 
 
 class Moments(NamedTuple):
@@ -72,7 +81,9 @@ class TuningState(NamedTuple):
     direction
         Unit vector ``(d,)`` of largest variance in whitened coordinates.
     log_step_size
-        Mean of log h while settling.
+        log h at which settling began.
+    error
+        Sum of q while settling, each as it would be at that step size.
     step
         Steps done, int32.
     """
@@ -85,6 +96,7 @@ class TuningState(NamedTuple):
     window: jax.Array
     direction: jax.Array
     log_step_size: jax.Array
+    error: jax.Array
     step: jax.Array
 
     @property
@@ -123,7 +135,7 @@ class Tuning(eqx.Module):
         zero, none = jnp.zeros((), x.dtype), jnp.asarray(0, jnp.int32)
         return TuningState(
             states, sampler, climb, _no_moments(x), _no_moments(x), none,
-            direction / jnp.linalg.norm(direction), zero, none,
+            direction / jnp.linalg.norm(direction), zero, zero, none,
         )  # fmt: skip
 
     def step(self, key: jax.Array, state: TuningState) -> tuple[TuningState, Any]:
@@ -139,8 +151,7 @@ class Tuning(eqx.Module):
 
     def final_sampler(self, state: TuningState) -> Sampler:
         """Return the tuned sampler; all chains have the same parameters."""
-        like = state.sampler.parameters["step_size"]
-        return _replace(state.sampler, step_size=jnp.full_like(like, jnp.exp(state.log_step_size)))
+        return state.sampler
 
     def _climb(self, key: jax.Array, state: TuningState) -> tuple[TuningState, Any]:
         """Take a step of Adam with each chain that still has far to go."""
@@ -169,7 +180,7 @@ class Tuning(eqx.Module):
         is_learning = state.step < self.num_climb + self.num_learn
         learnt = self._learn(state, states)
         state = jax.tree.map(lambda a, b: jnp.where(is_learning, a, b), learnt, state)
-        state = self._set_step_size(state, _signal(state.sampler, info, states.score), is_learning)
+        state = self._set_step_size(state, _error(state.sampler, info, states.score), is_learning)
         return state._replace(chains=states), info
 
     def _learn(self, state: TuningState, states: Any) -> TuningState:
@@ -204,21 +215,25 @@ class Tuning(eqx.Module):
         )
 
     def _set_step_size(
-        self, state: TuningState, signal: jax.Array, is_learning: jax.Array
+        self, state: TuningState, error: jax.Array, is_learning: jax.Array
     ) -> TuningState:
-        """Follow the signal ``(n,)``: each chain its own while learning, then all the mean."""
+        """Make the error ``(n,)`` one: of each chain while learning, then of all in the mean."""
         log_h = jnp.log(state.sampler.parameters["step_size"])
-        log_h = jnp.where(is_learning, log_h, jnp.mean(log_h))
-        signal = jnp.where(is_learning, signal, jnp.mean(signal))
         t = state.step - self.num_climb
-        settled = jnp.maximum(t - self.num_learn, 0)
-        learning = jnp.maximum(_GAIN, 1.5 / (t + 5))
-        gain = jnp.where(is_learning, learning, _GAIN / jnp.sqrt(1 + settled / 4))
-        log_h = log_h + jnp.clip(gain * signal, -0.7, 0.3).astype(log_h.dtype)
-        share = jnp.where(is_learning, 0, jnp.mean(log_h) / self.num_settle)
+        gain = jnp.maximum(_GAIN, 1.5 / (t + 5))
+        learning = log_h + jnp.clip(gain * (1 - jnp.minimum(error, _LARGEST)), -0.7, 0.3)
+        # All settle from one step size: that of the last step of learning, in the mean.
+        learning = jnp.where(t < self.num_learn - 1, learning, jnp.mean(learning))
+        begin = jnp.where(is_learning, jnp.mean(learning), state.log_step_size)
+        power = 2 if state.sampler.is_adjusted else 12
+        seen = state.error + jnp.mean(error * jnp.exp(power * (begin - log_h)))
+        num = t - self.num_learn + 1
+        settled = begin - jnp.log((_PRIOR_STEPS + seen) / (_PRIOR_STEPS + num)) / power
+        log_h = jnp.where(is_learning, learning, settled).astype(log_h.dtype)
         return state._replace(
             sampler=_replace(state.sampler, step_size=jnp.exp(log_h)),
-            log_step_size=state.log_step_size + share,
+            log_step_size=begin.astype(log_h.dtype),
+            error=jnp.where(is_learning, 0, seen).astype(log_h.dtype),
         )
 
     def _chains(self, sampler: Sampler) -> Any:
@@ -240,14 +255,13 @@ def _optimizer() -> optax.GradientTransformation:
     return optax.adam(_CLIMBING_RATE, b2=0.99)
 
 
-def _signal(sampler: Sampler, info: Any, score: jax.Array) -> jax.Array:
-    """Tell each chain, shape ``(n,)``, how much too small (positive) its step size is."""
+def _error(sampler: Sampler, info: Any, score: jax.Array) -> jax.Array:
+    """Return each chain's measure q of the error of its step, shape ``(n,)``."""
     if sampler.is_adjusted:
-        return 5 * (info.statistics["acceptance_rate"] - 0.8)
+        return (1 - info.statistics["acceptance_rate"]) / (1 - _ACCEPTANCE)
     relative = info.statistics["energy_error"] ** 2 / score.shape[1]
-    error = jnp.minimum(relative, 1) / _ENERGY_ERROR
     has_failed = (info.statistics["n_steps"] > 0) | (info.status != Status.OK)
-    return jnp.where(has_failed, -20, 1 - jnp.minimum(error, 5))
+    return jnp.where(has_failed, 1, jnp.minimum(relative, 1)) ** 2 / (3 * _ENERGY_ERROR**2)
 
 
 def _parameters(sampler: Sampler, moments: Moments, x: jax.Array) -> dict[str, jax.Array]:
@@ -258,10 +272,10 @@ def _parameters(sampler: Sampler, moments: Moments, x: jax.Array) -> dict[str, j
     everywhere = lambda value: jnp.broadcast_to(value, (num, *jnp.shape(value)))
     largest = jnp.clip(moments.along / jnp.maximum(moments.weight, 1), 1, dim)
     if sampler.is_adjusted:
-        # A quarter of the period of the slowest direction; |velocity| = 1 is √d per coordinate.
+        # A quarter of the slowest direction's period, at the speed 1 / √d along each coordinate.
         slowest = {"path_length": everywhere(jnp.pi / 2 * jnp.sqrt(largest * dim))}
     else:
-        slowest = {"friction": everywhere(1.5 / jnp.sqrt(largest))}
+        slowest = {"friction": everywhere(2 / jnp.sqrt(largest))}
     return {"metric": everywhere(jnp.sqrt(ratio)), **slowest}
 
 

@@ -4,9 +4,10 @@
 step. Its warm-up (see `_tuning`) learns from all chains together
 
 - a diagonal metric M_i = (Var x_i / Var ∂_i log π)^(1/2), from positions and scores;
-- the friction γ = 3 / (2 √λ), with λ the largest variance along a direction, in coordinates
-  whitened by M: critical damping would be 2 / √λ;
-- the step size at which the mean of min(Δ² / d, 1) is 0.01, with Δ the energy error of a step.
+- the friction γ = 2 / √λ, with λ the largest variance along a direction, in coordinates whitened
+  by M: the slowest direction is damped critically;
+- the step size at which the mean of min(Δ² / d, 1)², with Δ the energy error of a step, is what a
+  normal Δ with Δ² / d = 0.01 in the mean would have.
 
 Where the density is much stiffer than where the step size was tuned, a step fails: its energy error
 exceeds 2 + 4 √(d / 20), seven times what is usual. It is then taken as 4, if need be as 16 smaller
