@@ -29,6 +29,7 @@ FAMILIES = (
     "driver",
     "exponential",
     "guided",
+    "interacting",
     "kernels",
     "kinetic",
     "langevin",

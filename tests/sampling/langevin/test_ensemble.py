@@ -40,7 +40,7 @@ def z_stretch(key):
         one = jnp.stack([x[0], x[1]])
         return (
             one, one**2, one[:, 0] * one[:, 1], jnp.sin(2 * one), x[0] * x[1], x[1] * x[2],
-            jnp.sum(jnp.var(x, 0)),
+            jnp.sum(jnp.var(x, 0)), jnp.sum((x[0] - x[1]) ** 2), jnp.sum((x[0] - x[2]) ** 2),
         )  # fmt: skip
 
     draws = skewed_draws(key, (20_000, NUM))

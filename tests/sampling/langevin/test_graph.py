@@ -85,10 +85,13 @@ def test_the_covariance_of_the_formula():
     matrix, mu = base_matrix(), TARGET / TARGET.sum()
     # The fundamental matrix: Σ_t (P^t - 1 μᵀ).
     fundamental = np.linalg.inv(np.eye(6) - matrix + mu) - mu
-    half = mu[:, None] * fundamental
-    wanted = half + half.T - np.diag(mu) + np.outer(mu, mu)
+    flow = mu[:, None] * fundamental
+    wanted = flow + flow.T - np.diag(mu) + np.outer(mu, mu)
     covariance = graph.asymptotic_covariance(matrix, TARGET)
     np.testing.assert_allclose(covariance, wanted, atol=1e-12)
+    half = np.full((2, 2), 0.5)
+    found = graph.asymptotic_covariance(half, [1.0, 1], 2.0)
+    np.testing.assert_allclose(found, np.array([[1, -1], [-1, 1]]) / 4 / 5, atol=1e-12)
     far, farther = (np.trace(graph.asymptotic_covariance(matrix, mu, a)) for a in (1e3, 2e3))
     np.testing.assert_allclose(farther / far, 0.5, rtol=0.01)
     assert far < 1e-3 * np.trace(covariance)

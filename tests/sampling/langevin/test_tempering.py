@@ -165,14 +165,18 @@ def test_what_replicas_cache_is_that_of_their_rung():
 
     @jax.jit
     def run(key):
-        state = algorithm.init({"x": jnp.array([0.3])}, key)
-        return jax.lax.scan(lambda s, k: algorithm.step(k, s), state, jax.random.split(key, 40))
+        def step(state, key):
+            state, info = algorithm.step(key, state)
+            return state, (state, info, on_rungs(path, state.replicas.position["x"]))
 
-    state, info = run(jax.random.key(2))
+        state = algorithm.init({"x": jnp.array([0.3])}, key)
+        return jax.lax.scan(step, state, jax.random.split(key, 40))[1]
+
+    state, info, wanted = run(jax.random.key(2))
     assert info.is_swapped.sum() > 10
     assert (info.status == Status.OK).all()
-    assert state.position["x"] == state.replicas.position["x"][0]
-    wanted = on_rungs(path, state.replicas.position["x"])
+    np.testing.assert_array_equal(state.position["x"], state.replicas.position["x"][:, 0])
+    np.testing.assert_array_equal(state.log_density, state.replicas.log_density[:, 0])
     np.testing.assert_allclose(state.replicas.log_density, wanted.log_density, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(state.replicas.score, wanted.score, rtol=1e-3, atol=1e-4)
 
