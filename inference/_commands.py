@@ -267,6 +267,9 @@ def _print(result: "Result", names: Sequence[str] | None, max_rows: int | None) 
     if max_rows is not None and max_rows < len(summary.names):
         print("(shoal summary --all shows every row)")
     print(summary.verdict())
+    efficiency = summary.efficiency()
+    if efficiency:
+        print(efficiency)
     trouble = result.report()
     if trouble:
         print(trouble)

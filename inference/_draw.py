@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from shoal._version import __version__
-from shoal.inference import checkpoint as checkpoint_file
+from shoal.inference import bias, checkpoint as checkpoint_file
 from shoal.inference._journal import Checkpoint, warn_unsaved
 from shoal.inference._work import Finished
 from shoal.inference.chains import Chains, Step, broadcast
@@ -94,9 +94,10 @@ def draw(plan: Plan, conduct: Conduct) -> tuple[Result, list[str]]:
     chains, states, warm = _warm_up(
         chains, states, key_warmup, plan, options.target_acceptance or own_target, conduct
     )
+    keep = _keep_with_scores if bias.has_scores(kernel, states) else _keep
     finished = run(
         key_run, chains, states, options.num_samples * options.thin,
-        first_step=options.num_warmup, keep=_keep, tally=_tally, thin=options.thin,
+        first_step=options.num_warmup, keep=keep, tally=_tally, thin=options.thin,
         **conduct.phase("sampling"),
     )  # fmt: skip
     result = _collect(plan, chains, finished, warm, cost)
@@ -110,6 +111,10 @@ def split_key(key: jax.Array) -> jax.Array:
 
 def _keep(states: Any, step: Step) -> Any:
     return states.position, step.statistics, step.status
+
+
+def _keep_with_scores(states: Any, step: Step) -> Any:
+    return *_keep(states, step), bias.scores(states)
 
 
 def _tally(states: Any, step: Step) -> dict[str, jax.Array]:
@@ -212,7 +217,7 @@ def _collect(
     plan: Plan, chains: Chains, finished: Finished, warm: Finished | None, cost: GradientCost | None
 ) -> Result:
     """Bring draws to the constrained space and to (chain, draw, ...)."""
-    positions, statistics, status = finished.kept
+    positions, statistics, status, *scores = finished.kept
     posterior = constrain_draws(plan.target, positions)
     swap = lambda leaf: np.swapaxes(np.asarray(leaf), 0, 1)
     sample_stats = {name: swap(leaf) for name, leaf in statistics.items()}
@@ -235,6 +240,7 @@ def _collect(
         status_warmup=(warm.failures if warm else no_failures(np)).by_name(),
         parameters=jax.tree.map(np.asarray, chains.sampler.parameters),
         target=plan.target,
+        bias=bias.estimate(positions, *scores) if scores else None,
         attributes={
             "inference_library": "shoal",
             "inference_library_version": __version__,

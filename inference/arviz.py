@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 _RECORD = "shoal_record"
 _PARAMETERS = "sampler_parameters"
-_OBSERVED = ("observed_data", _PARAMETERS)
+_BIAS = "estimated_bias"
+# Groups without chains and draws.
+_OBSERVED = ("observed_data", _PARAMETERS, _BIAS)
 
 
 def import_arviz() -> ModuleType:
@@ -37,6 +39,8 @@ def to_arviz(result: "Result", *, resample: bool | None = None) -> Any:
         **model_groups(result),
     }
     attributes = dict(result.attributes)
+    if result.bias is not None:
+        attributes[_BIAS] = str(result.bias)
     if result.log_weights is not None:
         log_weights = np.asarray(result.log_weights)
         groups["sample_stats"]["log_weight"] = log_weights
@@ -69,6 +73,8 @@ def save(result: "Result", path: str | Path) -> Path:
         **model_groups(result),
         _PARAMETERS: _flat(result.parameters),
     }
+    if result.bias is not None:
+        groups[_BIAS] = result.bias._asdict()
     if result.log_weights is not None:
         groups["sample_stats"]["log_weight"] = np.asarray(result.log_weights)
     record = {
@@ -103,6 +109,7 @@ def load(path: str | Path) -> "Result":
     import h5netcdf
     import xarray
 
+    from shoal.inference.bias import Bias
     from shoal.inference.result import Result
 
     path = _as_path(path)
@@ -123,12 +130,14 @@ def load(path: str | Path) -> "Result":
     if record is None:
         raise ValueError(f"path={str(path)!r} was not written by Result.save")
     log_weights = groups["sample_stats"].pop("log_weight", None)
+    bias = groups.pop(_BIAS, None)
     return Result(
         posterior=groups.pop("posterior"),
         sample_stats=groups.pop("sample_stats"),
         parameters=groups.pop(_PARAMETERS, {}),
         log_weights=log_weights,
         groups=groups,
+        bias=bias and Bias(**bias),
         **json.loads(record),
     )
 

@@ -75,7 +75,7 @@ def demo(folder: Path, seed: int = 0, progress: bool = True) -> Comparison:
     result, reference = run(seed, progress)
     summary, check = _summarize(result), compare(result, reference)
     print(f"\n{facts(result)}\n\n{summary}")
-    print(summary.verdict())
+    print(f"{summary.verdict()}\n{summary.efficiency()}")
     print(f"\nChecked against {facts(reference)}")
     print(
         f"Largest difference over {len(check.names)} posterior means: "

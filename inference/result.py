@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shoal.sampling.core.algorithm import Status
+
+if TYPE_CHECKING:
+    from shoal.inference.bias import Bias
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,9 @@ class Result:
         Normalised log-weights ``(chain, draw)`` where particles carry them, else None.
     attributes
         Facts for the record: sampler, seed data, versions, seconds.
+    bias
+        Estimated bias of an unadjusted sampler's draws; None for adjusted samplers, for those whose
+        steps end where the gradient is not known exactly, and after too few draws for an estimate.
     outcome
         ``"completed"``, or ``"interrupted"`` where a signal ended the run before its last draw.
     target
@@ -55,6 +61,7 @@ class Result:
     outcome: str = "completed"
     target: Any = field(default=None, repr=False)
     groups: dict[str, dict[str, np.ndarray]] = field(default_factory=dict, repr=False)
+    bias: "Bias | None" = None
 
     def to_arviz(self, *, resample: bool | None = None) -> Any:
         """Hand the result to ArviZ, in the form of the version that is installed.

@@ -36,6 +36,8 @@ _HEADINGS = {
 # Bayesian Analysis 16 (2021), section 4: R-hat below 1.01 and 100 effective draws from each chain.
 _R_HAT = 1.01
 _ESS_PER_CHAIN = 100
+# With fewer effective draws the estimate of ESS itself is too noisy to compare samplers by.
+_RATED_ESS = 400
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,15 @@ class Summary:
         ``ess_tail`` and ``r_hat``; NaN where a number cannot be had, such as R-hat of one chain.
     num_chains
         Number of chains that the numbers are of.
+    num_gradients, num_gradients_warmup
+        What the draws cost, as in `Result`; None where it is not known.
     """
 
     names: list[str]
     columns: dict[str, np.ndarray]
     num_chains: int
+    num_gradients: int | None = None
+    num_gradients_warmup: int | None = None
 
     def __str__(self) -> str:
         """All rows, aligned."""
@@ -96,6 +102,34 @@ class Summary:
         if r_hat[worst] < _R_HAT and ess[fewest] >= needed:
             return f"Converged: {facts}."
         return f"Not converged: {facts}; want R-hat below {_R_HAT} and ESS of at least {needed}."
+
+    def efficiency(self) -> str:
+        """Say what effective draws cost in gradients, or why that is not rated.
+
+        Returns
+        -------
+        str
+            The smallest bulk ESS per 1,000 gradients. It is rated only where it is at least 400
+            and R-hat is known and below 1.01 throughout; else the sentence says what is missing.
+            Empty where gradients were not counted or nothing varies.
+        """
+        r_hat, ess = self.columns["r_hat"], self.columns["ess_bulk"]
+        varies = self.columns["sd"] != 0
+        if not self.num_gradients or not varies.any():
+            return ""
+        r_hat, ess = r_hat[varies], ess[varies]
+        if not (np.isfinite(r_hat).all() and np.isfinite(ess).all()):
+            return "efficiency not rated: R-hat and ESS are not known of everything"
+        if ess.min() < _RATED_ESS:
+            return f"efficiency not rated: smallest bulk ESS {ess.min():.0f} < {_RATED_ESS}"
+        if r_hat.max() >= _R_HAT:
+            return f"efficiency not rated: largest R-hat {r_hat.max():.4f}, want below {_R_HAT}"
+        rate = lambda cost: f"{1000 * ess.min() / cost:.3g}"
+        line = f"min bulk ESS per 1,000 gradients: {rate(self.num_gradients)}"
+        if self.num_gradients_warmup is None:
+            return line
+        total = self.num_gradients + self.num_gradients_warmup
+        return f"{line} (warm-up counted: {rate(total)})"
 
 
 def summarize(
@@ -150,11 +184,13 @@ def summarize(
             "upper": upper,
             **_diagnostics(draws),
         }
-    return Summary([name for name, _ in scalars], columns, draws.shape[0])
+    names = [name for name, _ in scalars]
+    cost = result.num_gradients, result.num_gradients_warmup
+    return Summary(names, columns, draws.shape[0], *cost)
 
 
 def facts(result: "Result") -> str:
-    """Say in a line or two what was run and what it cost."""
+    """Say in a few lines what was run, what it cost and, of unadjusted samplers, its bias."""
     attributes, first = result.attributes, next(iter(result.posterior.values()))
     words = [f"{first.shape[0]} chains of {first.shape[1]} draws"]
     if "sampler" in attributes:
@@ -173,7 +209,10 @@ def facts(result: "Result") -> str:
         cost.append(f"{seconds:.1f} s of sampling")
     if "compile_time" in attributes:
         cost.append(f"{attributes['compile_time']:.1f} s of compiling")
-    return "\n".join(", ".join(line) for line in (words, cost) if line)
+    lines = [", ".join(line) for line in (words, cost) if line]
+    if result.bias is not None:
+        lines.append(str(result.bias))
+    return "\n".join(lines)
 
 
 def flatten(
