@@ -69,12 +69,13 @@ def adapt_ladder(inverse_temperatures: Any, rejection_rates: Any) -> jax.Array:
     betas = real_array("inverse_temperatures", inverse_temperatures, ("K",))
     betas = check_ladder(True)(betas)
     rates = _check_rates(rejection_rates, betas.size - 1)
-    betas, rates = np.asarray(betas), np.asarray(rates, np.float64)
+    old = np.asarray(betas, np.float64)
     # Pairs that never reject keep a share, so that their rungs stay apart.
-    cumulative = np.concatenate([[0.0], np.cumsum(rates + 1e-3)])
-    levels = np.linspace(0, cumulative[-1], betas.size)[1:-1]
-    inside = PchipInterpolator(cumulative, betas.astype(np.float64))(levels)
-    return jnp.asarray(np.concatenate([betas[:1], inside, betas[-1:]]), betas.dtype)
+    shares = np.asarray(rates, np.float64) + 1e-3
+    cumulative = np.concatenate([[0.0], np.cumsum(shares)])
+    levels = np.linspace(0, cumulative[-1], old.size)[1:-1]
+    inside = PchipInterpolator(cumulative, old)(levels)
+    return jnp.asarray(np.concatenate([old[:1], inside, old[-1:]]), betas.dtype)
 
 
 def round_trip_rate(rejection_rates: Any) -> jax.Array:

@@ -73,7 +73,7 @@ def warm(metric: Metric | LowRankMetric, beta: jax.Array) -> Metric | LowRankMet
 
 def check_cache(replicas: Any, dim: int) -> None:
     """Raise unless an exchange knows how to bring a state to another temperature."""
-    shape = jnp.shape(getattr(replicas, "score", None))
+    shape = getattr(getattr(replicas, "score", None), "shape", ())
     if not hasattr(replicas, "log_density") or shape[1:] != (dim,):
         raise TypeError(
             "sampler must keep log_density and score of its position in its state, as mala, "

@@ -179,7 +179,7 @@ def parallel(
     >>> modes = lambda x: jax.nn.logsumexp(-0.5 * jnp.sum((x - jnp.array([[-6.0], [6.0]])) ** 2, 1))
     >>> algorithm = tempering.parallel(langevin.mala(0.5))(modes)
     >>> state = algorithm.init(jnp.array([6.0]))
-    >>> state, info = algorithm.step(jax.random.key(0), state)
+    >>> state, info = jax.jit(algorithm.step)(jax.random.key(0), state)
     >>> state.position.shape, state.replicas.position.shape, info.swap_acceptance_rate.shape
     ((1,), (8, 1), (7,))
     """
@@ -240,19 +240,14 @@ def _build(
         return sampler.replace(**given)(tempered(log_density, reference, beta))
 
     def init(position: Position, key: jax.Array | None = None) -> ParallelState:
-        evaluate_start(log_density, position, as_metric(None))
-        if reference is not None:
-            check_finite("reference at the start", real_scalar("reference", reference(position)))
+        _check_start(log_density, reference, position)
         if key is None:
             replicas = jax.vmap(lambda b, s: kernel(b, s).init(position))(betas, scales)
         else:
             start = lambda b, s, k: kernel(b, s).init(position, k)
             replicas = jax.vmap(start)(betas, scales, particle_keys(key, rungs))
         check_cache(replicas, ravel_pytree(position)[0].size)
-        ends = jnp.zeros(betas.size, jnp.int8).at[0].set(1).at[-1].set(-1)
-        zero = jnp.asarray(0, jnp.int32)
-        cold = jax.tree.map(lambda leaf: leaf[0], (replicas.position, replicas.log_density))
-        return ParallelState(*cold, replicas, rungs, ends, zero, zero)
+        return _first_state(replicas, rungs)
 
     def move(key: jax.Array, replicas: Any) -> tuple[Any, Any]:
         one = lambda b, s, k, state: kernel(b, s).step(k, state)
@@ -262,11 +257,7 @@ def _build(
     def moves(key: jax.Array, replicas: Any) -> tuple[Any, Any]:
         keys = jax.random.split(key, steps_per_swap)
         replicas, info = jax.lax.scan(lambda r, k: move(k, r), replicas, keys)
-        rates, is_accepted, status = info
-        # Codes have no order of badness: the first that is not OK stands for the moves.
-        first = jnp.argmax(status != Status.OK, axis=0)
-        worst = jnp.take_along_axis(status, first[None], 0)[0]
-        return replicas, (jnp.mean(rates, 0), jnp.any(is_accepted, 0), worst)
+        return replicas, _over_moves(*info)
 
     def step(key: jax.Array, state: ParallelState) -> tuple[ParallelState, ParallelInfo]:
         check_key(key)
@@ -289,6 +280,28 @@ def _build(
         return state, info
 
     return Algorithm(init, step)
+
+
+def _check_start(log_density: Any, reference: LogDensity | None, position: Position) -> None:
+    """Raise unless both densities are finite where the replicas start."""
+    evaluate_start(log_density, position, as_metric(None))
+    if reference is not None:
+        check_finite("reference at the start", real_scalar("reference", reference(position)))
+
+
+def _first_state(replicas: Any, rungs: jax.Array) -> ParallelState:
+    ends = jnp.zeros(rungs.size, jnp.int8).at[0].set(1).at[-1].set(-1)
+    zero = jnp.asarray(0, jnp.int32)
+    cold = jax.tree.map(lambda leaf: leaf[0], replicas)
+    return ParallelState(cold.position, cold.log_density, replicas, rungs, ends, zero, zero)
+
+
+def _over_moves(rates: jax.Array, is_accepted: jax.Array, status: jax.Array) -> Any:
+    """Sum up what several moves of all replicas report, arrays ``(moves, K)``."""
+    # Codes have no order of badness: the first that is not OK stands for the moves.
+    first = jnp.argmax(status != Status.OK, axis=0)
+    worst = jnp.take_along_axis(status, first[None], 0)[0]
+    return jnp.mean(rates, 0), jnp.any(is_accepted, 0), worst
 
 
 def _exchange(

@@ -79,6 +79,7 @@ def z_ladder(key):
     z_swaps = (swapped.sum((0, 1)) / num_proposed - accepted) / spread
     # The first tenth is left out: walkers have to spread over the ladder.
     counts = np.asarray(trips[:, -1] - trips[:, num_steps // 10], np.float64)
+    assert counts.min() > 0
     expected = float(tempering.round_trip_rate(jnp.asarray(1 - accepted))) * 0.9 * num_steps
     z_trips = (counts.mean() - expected) / (counts.std(ddof=1) / np.sqrt(num_chains))
     print(z_rates, z_swaps, z_trips, counts.mean(), expected)
@@ -186,12 +187,12 @@ def test_separated_modes_through_the_front_door():
     ladder = tempering.geometric_ladder(6, 0.01)
     found = sample(
         jax.random.key(3), modes, tempering.parallel(langevin.mala(), ladder), num_chains=8,
-        init=jnp.array([8.0, 0.0]), num_warmup=100, num_samples=2000,
+        init=jnp.array([8.0, 0.0]), num_warmup=100, num_samples=1000,
         tune_metric=None, progress=False,
     )  # fmt: skip
     share = (found.posterior["position"][..., 0] < 0).mean(1)
     print(share)
-    # Chains differ by their round trips, of which each makes about 170: 0.3 to 0.05.
+    # Chains differ by their round trips, of which each makes about 85: 0.3 to 0.07.
     assert abs(share.mean() - 0.3) < 5.2 * share.std(ddof=1) / np.sqrt(8)
     assert share.std(ddof=1) < 0.1
     assert 0.4 < found.sample_stats["acceptance_rate"].mean() < 0.75
@@ -206,7 +207,7 @@ def test_separated_modes_through_the_front_door():
 
 def test_tuning_shares_out_the_rejections():
     start = tempering.parallel(langevin.mala(3.0), jnp.array([1.0, 0.95, 0.9, 0.2]))
-    tuned = tempering.tune(jax.random.key(5), start, normal, jnp.zeros(DIM), num_steps=12_000)
+    tuned = tempering.tune(jax.random.key(5), start, normal, jnp.zeros(DIM), num_steps=8000)
     ladder = np.asarray(tuned.sampler.parameters["inverse_temperatures"])
     # Of a Gaussian the geometric ladder has equal rates.
     np.testing.assert_allclose(np.log(ladder), np.linspace(0, np.log(0.2), 4), atol=0.1)
