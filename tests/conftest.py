@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 # Before jax: tests state CPU figures, and pictures are drawn to files.
@@ -31,6 +32,19 @@ QUICK = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", 
 # These run first, so that no worker is left alone with one of them, and the many short ones last.
 LONG = ("test_sample", "test_devices", "test_demo", "test_hosts", "test_readme", "test_examples")
 SHORT = ("test_mutants", "test_bad_input")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep what this process compiles until it ends, in an empty folder of its own.
+
+    The same program is wanted many times: by every file, as their programs are forgotten, and by
+    every row of a table of seeded bugs. Programs of changed code are other programs.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="shoal-programs-", ignore_cleanup_errors=True)
+    config.add_cleanup(folder.cleanup)
+    jax.config.update("jax_compilation_cache_dir", folder.name)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

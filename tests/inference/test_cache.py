@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import pytest
 
 import shoal
@@ -103,6 +105,16 @@ def test_settings_of_the_user_stay(
     assert (tmp_path / "given").exists() == (folder == "given")
 
 
+@pytest.fixture
+def _no_folder_yet() -> Iterator[None]:
+    """Take away the folder that the tests keep their own programs in."""
+    before = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.mark.usefixtures("_no_folder_yet")
 def test_folder_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
