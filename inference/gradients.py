@@ -75,7 +75,8 @@ def _count(jaxpr: Any) -> tuple[int, int]:
     fixed = looped = 0
     for equation in jaxpr.eqns:
         if equation.params.get("name") == _NAME:
-            fixed += 1
+            # Mapped over replicas, one call evaluates as many values.
+            fixed += equation.outvars[0].aval.size
             continue
         inside = [_count(inner) for inner in jaxprs_in_params(equation.params)]
         if not inside:

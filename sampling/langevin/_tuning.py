@@ -40,12 +40,18 @@ _MEMORY = 5
 _ACCEPTANCE = 0.8
 _GAIN = 0.05
 _LARGEST = 20
+# Of whitened coordinates: friction and length do not go by what one chain far off suggests.
+_LARGEST_VARIANCE = 1e4
 # As if so many steps had been seen at the step size at which settling begins.
 _PRIOR_STEPS = 10
 
 
 class Moments(NamedTuple):
-    """Sums over chains and steps: weight, means, squared deviations, squares along a direction."""
+    """Sums over chains and steps: weight, means, squared deviations, squares along a direction.
+
+    Vectors have shape ``(1, d)``: the driver takes a leading axis as long as the number of chains
+    for theirs.
+    """
 
     weight: jax.Array
     mean: jax.Array
@@ -70,6 +76,8 @@ class TuningState(NamedTuple):
     ----------
     chains
         States of the chains, leading chain axis.
+    ids
+        Their ids, ``(n,)``.
     sampler
         `Sampler` with per-chain parameters.
     climb
@@ -79,7 +87,7 @@ class TuningState(NamedTuple):
     window
         Step of the last change of window.
     direction
-        Unit vector ``(d,)`` of largest variance in whitened coordinates.
+        Unit vector ``(1, d)`` of largest variance in whitened coordinates.
     log_step_size
         log h at which settling began.
     error
@@ -89,6 +97,7 @@ class TuningState(NamedTuple):
     """
 
     chains: Any
+    ids: jax.Array
     sampler: Sampler
     climb: Climb
     recent: Moments
@@ -131,10 +140,10 @@ class Tuning(eqx.Module):
         metric = jnp.ones((num, dim), x.dtype)
         sampler = _replace(self.chains.sampler, metric=metric)
         # Any direction will do that is no symmetry of the problem.
-        direction = jax.random.normal(jax.random.key(0), (dim,), x.dtype)
+        direction = jax.random.normal(jax.random.key(0), (1, dim), x.dtype)
         zero, none = jnp.zeros((), x.dtype), jnp.asarray(0, jnp.int32)
         return TuningState(
-            states, sampler, climb, _no_moments(x), _no_moments(x), none,
+            states, self.chains.ids, sampler, climb, _no_moments(x), _no_moments(x), none,
             direction / jnp.linalg.norm(direction), zero, zero, none,
         )  # fmt: skip
 
@@ -167,14 +176,14 @@ class Tuning(eqx.Module):
         new = states._replace(position=position, log_density=value, score=score)
         climb = Climb(optimizer, jnp.append(history[:, 1:], value[:, None], 1), is_climbing)
         # What a step of the chains would report, had all gone well.
-        _, info = jax.eval_shape(self._chains(state.sampler).step, key, states)
+        _, info = jax.eval_shape(self._chains(state).step, key, states)
         info = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), info)
         info = info._replace(moved=is_climbing)
         return state._replace(chains=_choose(is_climbing, new, states), climb=climb), info
 
     def _sample(self, key: jax.Array, state: TuningState) -> tuple[TuningState, Any]:
         """Take a step of the sampler and learn from it."""
-        states, info = self._chains(state.sampler).step(key, state.chains)
+        states, info = self._chains(state).step(key, state.chains)
         if not state.sampler.is_adjusted:
             states = _cool(states)
         is_learning = state.step < self.num_climb + self.num_learn
@@ -190,15 +199,14 @@ class Tuning(eqx.Module):
         weight = (states.log_density > states.log_density.max() - dim - 20).astype(x.dtype)
         factor = state.sampler.parameters["metric"].factor[0]
         whitened = (x - state.recent.mean) / factor
-        along = jnp.sum(whitened * state.direction, 1)
-        # No variance of whitened coordinates is much larger than d.
-        squares = jnp.sum(weight * jnp.minimum(along**2, 4 * dim))
+        along = jnp.sum(whitened * state.direction, 1, keepdims=True)
+        squares = jnp.sum(weight[:, None] * jnp.minimum(along**2, 4 * _LARGEST_VARIANCE))
         add = lambda moments: _add(moments, x, states.score, weight, squares)
         recent, pending = add(state.recent), add(state.pending)
 
         t = state.step - self.num_climb
         rate = 6 / (jnp.minimum(t, 200) + 7)
-        pull = jnp.mean(along[:, None] * whitened, 0) / jnp.maximum(jnp.mean(along**2), 1e-3)
+        pull = jnp.mean(along * whitened, 0) / jnp.maximum(jnp.mean(along**2), 1e-3)
         direction = (1 - rate) * state.direction + rate * pull
 
         turn = t - state.window >= jnp.maximum(40, t // 2)
@@ -236,8 +244,9 @@ class Tuning(eqx.Module):
             error=jnp.where(is_learning, 0, seen).astype(log_h.dtype),
         )
 
-    def _chains(self, sampler: Sampler) -> Any:
-        return eqx.tree_at(lambda chains: chains.sampler, self.chains, sampler)
+    def _chains(self, state: TuningState) -> Any:
+        where = lambda chains: (chains.sampler, chains.ids)
+        return eqx.tree_at(where, self.chains, (state.sampler, state.ids))
 
 
 def warm_up(chains: Any, num_steps: int) -> Tuning:
@@ -270,17 +279,17 @@ def _parameters(sampler: Sampler, moments: Moments, x: jax.Array) -> dict[str, j
     tiny = jnp.finfo(x.dtype).tiny
     ratio = (moments.deviations + tiny) / (moments.score_deviations + tiny)
     everywhere = lambda value: jnp.broadcast_to(value, (num, *jnp.shape(value)))
-    largest = jnp.clip(moments.along / jnp.maximum(moments.weight, 1), 1, dim)
+    largest = jnp.clip(moments.along / jnp.maximum(moments.weight, 1), 1, _LARGEST_VARIANCE)
     if sampler.is_adjusted:
         # A quarter of the slowest direction's period, at the speed 1 / √d along each coordinate.
         slowest = {"path_length": everywhere(jnp.pi / 2 * jnp.sqrt(largest * dim))}
     else:
         slowest = {"friction": everywhere(2 / jnp.sqrt(largest))}
-    return {"metric": everywhere(jnp.sqrt(ratio)), **slowest}
+    return {"metric": everywhere(jnp.sqrt(ratio[0])), **slowest}
 
 
 def _no_moments(x: jax.Array) -> Moments:
-    scalar, vector = jnp.zeros((), x.dtype), jnp.zeros(x.shape[1], x.dtype)
+    scalar, vector = jnp.zeros((), x.dtype), jnp.zeros((1, x.shape[1]), x.dtype)
     return Moments(scalar, vector, vector, vector, vector, scalar)
 
 
@@ -293,7 +302,7 @@ def _add(
     share = (weight / added)[:, None]
 
     def update(mean: jax.Array, deviations: jax.Array, values: jax.Array) -> tuple[Any, Any]:
-        centre = jnp.sum(share * values, 0)
+        centre = jnp.sum(share * values, 0, keepdims=True)
         shift = centre - mean
         within = added * jnp.sum(share * (values - centre) ** 2, 0)
         between = shift**2 * moments.weight * added / total

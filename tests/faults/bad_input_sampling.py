@@ -47,7 +47,7 @@ def sampler(name: str, factory: Callable[..., Any], **slots: Any) -> dict[str, A
 
 
 def draws_at_start(factory: Callable[..., Any]) -> bool:
-    kinetic = (langevin.baoab, langevin.obabo, langevin.mclmc, langevin.sghmc, langevin.sgnht)
+    kinetic = (langevin.auto, langevin.baoab, langevin.obabo, langevin.mclmc, langevin.sghmc, langevin.sgnht)
     names = ("aboba", "ubu", "align", "should", "quicsort", "ghmc")
     names += tuple(name for name in langevin.__all__ if name.startswith("adaptive_"))
     return factory in (*kinetic, *(getattr(langevin, name) for name in names))
@@ -100,6 +100,10 @@ LANGEVIN = {
         dtype=kind.Slot(None, {"integer": bad(jnp.int32, "int32"), "text": bad("real")}),
     ),
     **sampler("langevin.mclmc", langevin.mclmc, **_step, decoherence_length=_length),
+    **sampler("langevin.auto", langevin.auto, **_kinetic),
+    "langevin.auto": entry(langevin.auto, adjusted=kind.Slot(False, {
+        "text": bad("yes", "yes"), "number": bad(1, "1"), "None": bad(None, "None"),
+    })),
     **sampler("langevin.mams", langevin.mams, **_step, path_length=_length),
     "langevin.mclmc's integrator": entry(langevin.mclmc, integrator=kind.choice("leapfrog")),
     "langevin.mams's integrator": entry(langevin.mams, integrator=kind.choice("leapfrog")),

@@ -30,11 +30,12 @@ class Row(NamedTuple):
     window: tuple[float, float]
 
 
-FAST = [Row("adjusted", 4, (0.5, 4.0)), Row("interacting", 4, (0.5, 4.0))]
+FAST = [Row("tuned", 4, (0.5, 4.0)), Row("interacting", 4, (0.5, 4.0))]
 # In all more than a hundred.
 SOAK = [
     Row("adjusted", 30, (0.3, 4.0)),
     Row("unadjusted", 25, (0.3, 4.0)),
+    Row("tuned", 20, (0.3, 4.0)),
     Row("nuts", 20, (0.5, 8.0)),
     Row("interacting", 25, (0.3, 4.0)),
     Row("large", 20, (0.5, 5.0)),

@@ -1,4 +1,4 @@
-"""Posteriors with real data: the data, the log joint against SciPy, and known posterior means."""
+"""Posteriors with their data: the data, the log joint against SciPy, and known posterior means."""
 
 import functools
 import subprocess
@@ -39,6 +39,14 @@ CASES: dict[str, tuple[Callable[[], Posterior], dict[str, tuple[int, ...]]]] = {
     "volatility": (
         posteriors.stochastic_volatility,
         {"mu": (), "phi": (), "sigma": (), "z": (1046,), "log_variance": (1046,), "obs": (1046,)},
+    ),
+    "brownian": (
+        posteriors.brownian_motion,
+        {"innovation": (), "observation": (), "x": (30,), "obs": (30,)},
+    ),
+    "item response": (
+        posteriors.item_response,
+        {"ability_mean": (), "ability": (400,), "difficulty": (100,), "obs": (400, 100)},
     ),
     "horseshoe": (
         posteriors.horseshoe_regression,
@@ -216,6 +224,40 @@ def test_log_joint_of_the_volatility_is_scipys() -> None:
     with jax.enable_x64(True):
         point = {"mu": mu, "phi": phi, "sigma": sigma, "z": z}
         check_log_joint(posteriors.stochastic_volatility(returns), point, wanted)
+
+
+def test_log_joint_of_the_brownian_motion_is_scipys() -> None:
+    innovation, observation = 0.2, 0.1
+    x = np.cumsum(np.random.default_rng(4).normal(size=30))
+    with jax.enable_x64(True):
+        posterior = posteriors.brownian_motion()
+        seen = np.r_[:10, 20:30]
+        np.testing.assert_array_equal(np.flatnonzero(posterior.args[0]), seen)
+        wanted = (
+            stats.lognorm.logpdf([innovation, observation], 2).sum()
+            + stats.norm.logpdf(np.diff(x, prepend=0), 0, innovation).sum()
+            + stats.norm.logpdf(posterior.kwargs["y"][seen], x[seen], observation).sum()
+        )
+        point = {"innovation": innovation, "observation": observation, "x": x}
+        check_log_joint(posterior, point, wanted)
+
+
+def test_log_joint_of_the_item_response_is_scipys() -> None:
+    rng = np.random.default_rng(5)
+    mean, ability, difficulty = 0.4, rng.normal(size=400), rng.normal(size=100)
+    with jax.enable_x64(True):
+        posterior = posteriors.item_response()
+        is_asked, y = posterior.args[0] > 0, posterior.kwargs["y"]
+        assert 0.73 < is_asked.mean() < 0.77
+        right = 1 / (1 + np.exp(difficulty - mean - ability[:, None]))
+        wanted = (
+            stats.norm.logpdf(mean, 0.75)
+            + stats.norm.logpdf(ability).sum()
+            + stats.norm.logpdf(difficulty).sum()
+            + np.log(np.where(y == 1, right, 1 - right))[is_asked].sum()
+        )
+        point = {"ability_mean": mean, "ability": ability, "difficulty": difficulty}
+        check_log_joint(posterior, point, wanted)
 
 
 def test_log_joint_of_the_horseshoe_is_scipys() -> None:

@@ -21,6 +21,7 @@ from mutants import seeding
 
 THRESHOLD = 5.2
 FAMILIES = (
+    "auto",
     "bandwidth",
     "brownian",
     "chains",
