@@ -14,6 +14,7 @@ TESTED = {
     "kernel_mmd",
     "several_processes",
     "tensor_pca",
+    "tuned_sampler",
 }
 
 
@@ -87,3 +88,12 @@ def test_tensor_pca(tmp_path: Path) -> None:
     assert average > last + 0.05
     assert average > trace + 0.05
     check_picture(tmp_path / "tensor_pca.png")
+
+
+def test_tuned_sampler(tmp_path: Path) -> None:
+    ratio, largest = load("tuned_sampler").main(num_warmup=200, num_samples=200, folder=tmp_path)
+    # Over 6 keys its logarithm is 1.11 with a standard deviation of 0.22: 5 of them above 1.
+    assert ratio > 1
+    # Biases of 1 % are no fifth of these errors: 62 comparisons at 5.2, 1e-5.
+    assert largest < 5.2
+    check_picture(tmp_path / "tuned_sampler.png")
