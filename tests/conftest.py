@@ -28,6 +28,7 @@ GLOBAL_SETTINGS = (
     "jax_numpy_rank_promotion",
 )
 # Fewer passes, and no fused loops: a third of the time to compile, other rounding, slower programs.
+USUAL_OPTIONS = compiler.get_compile_options
 QUICK = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", False))
 # These run first, so that no worker is left alone with one of them, and the many short ones last.
 LONG = ("test_sample", "test_devices", "test_demo", "test_hosts", "test_readme", "test_examples")
@@ -79,20 +80,29 @@ def _bounded_memory() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiler(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Compile as quickly as can be in a file marked ``quick_compiler``: one that tests no numbers.
+    """Compile as quickly as can be in a file marked ``quick_compiler``.
 
-    All others get the compiler that users have.
+    That is one whose numbers hold with any rounding: laws, and identities to many digits. All
+    others get the compiler that users have.
     """
-    usual = compiler.get_compile_options
 
     def quick(*arguments: Any, **options: Any) -> Any:
-        made = usual(*arguments, **options)
+        made = USUAL_OPTIONS(*arguments, **options)
         made.env_option_overrides = [*made.env_option_overrides, *QUICK]
         return made
 
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("quick_compiler"):
             patch.setattr(compiler, "get_compile_options", quick)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _usual_compiler(request: pytest.FixtureRequest, _compiler: None) -> Iterator[None]:
+    """Give the compiler that users have to a test of such a file that is about rounding."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("usual_compiler"):
+            patch.setattr(compiler, "get_compile_options", USUAL_OPTIONS)
         yield
 
 

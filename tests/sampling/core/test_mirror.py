@@ -7,6 +7,8 @@ import pytest
 
 from shoal.sampling.core import mirror
 
+# Laws and identities hold with any rounding.
+pytestmark = pytest.mark.quick_compiler
 BOX = (np.array([-1.0, 0.0, 2.0]), np.array([1.0, 0.5, 5.0]))
 # Map, its potential as a function of the k free coordinates, and a point inside.
 CASES = {
@@ -108,6 +110,7 @@ def _everything(chosen, dual):
     }
 
 
+@pytest.mark.usual_compiler
 @pytest.mark.parametrize("name", MAPS)
 def test_leading_axes_are_batches_and_far_out_all_is_finite(name):
     chosen = CASES[name][0]
@@ -135,6 +138,7 @@ def test_leading_axes_are_batches_and_far_out_all_is_finite(name):
         chosen.check(primal)
 
 
+@pytest.mark.usual_compiler
 def test_log_volumes_far_out_are_not_rounded_to_those_of_the_edge():
     dual = jnp.array([-300.0, 0.0])
     expected = -300.0 - 3 * np.log(2)

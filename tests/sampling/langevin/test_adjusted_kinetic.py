@@ -14,6 +14,8 @@ from shoal.models.densities import skewed_mixture
 from shoal.sampling import langevin
 from shoal.sampling.core.algorithm import Status
 
+# Laws and identities hold with any rounding.
+pytestmark = pytest.mark.quick_compiler
 METRIC = jnp.array([[1.2, 0.7], [0.7, 0.9]])
 SAMPLERS = {
     "ghmc": langevin.ghmc(0.9, 0.7, METRIC),

@@ -16,6 +16,8 @@ from shoal.sampling.langevin import _brownian_tree as tree, _dyadic_walk as dyad
 from shoal.sampling.langevin._exponential_schemes import SCHEMES, Evaluation, Increment, Phase
 from shoal.sampling.langevin.metric import as_metric
 
+# Laws and identities hold with any rounding.
+pytestmark = pytest.mark.quick_compiler
 LEVY = ("W", "WH", "WHK")
 KEY = jax.random.key(4)
 
@@ -114,17 +116,20 @@ def test_increments_add_up_and_cursors_find_the_same() -> None:
         step = lambda cursor, t: path.advance(cursor, t)[::-1]
         return jax.lax.scan(step, path.start(), times)[1]
 
-    part = lambda found, i: jax.tree.map(lambda x: x[:, i], found)
-    found = jax.lax.map(walk, times)
-    pairs = times[:, [[0, 1], [1, 2], [0, 2]]].reshape(-1, 2)
-    increments = jax.lax.map(lambda pair: path.increment(*pair), pairs)
-    increments = jax.tree.map(lambda x: x.reshape(-1, 3, 2), increments)
-    a = (times[:, 1] - times[:, 0]) / (times[:, 2] - times[:, 0])
-    joined = tree.join(part(increments, 0), part(increments, 1), a[:, None])
-    np.testing.assert_allclose(rows(joined), rows(part(increments, 2)), atol=1e-12)
-    for i in (0, 1):
-        walked = rows(part(found, i + 1))
-        np.testing.assert_allclose(walked, rows(part(increments, i)), atol=1e-12)
+    @jax.jit
+    def read(times):
+        walked = jax.lax.map(walk, times)
+        pairs = times[:, jnp.array([[0, 1], [1, 2], [0, 2]])].reshape(-1, 2)
+        found = jax.lax.map(lambda pair: path.increment(*pair), pairs)
+        found = jax.tree.map(lambda x: x.reshape(-1, 3, 2).swapaxes(0, 1), found)
+        first, second, both = (type(found)(*parts) for parts in zip(*found, strict=True))
+        share = (times[:, 1] - times[:, 0]) / (times[:, 2] - times[:, 0])
+        joined = tree.join(first, second, share[:, None])
+        return rows(joined), rows(both), rows(walked)[:, :, 1:], rows(first), rows(second)
+
+    joined, both, walked, first, second = read(times)
+    np.testing.assert_allclose(joined, both, atol=1e-12)
+    np.testing.assert_allclose(walked, np.stack([first, second], 2), atol=1e-12)
 
 
 @pytest.mark.usefixtures("x64")
@@ -225,7 +230,8 @@ def test_evaluate_returns_what_diffrax_expects(levy: str) -> None:
     assert isinstance(found, diffrax.AbstractBrownianIncrement)
     np.testing.assert_allclose(found.dt, 0.5, rtol=1e-6)
     increment = path.increment(1.2, 1.7)
-    np.testing.assert_array_equal(rows(increment), rows([getattr(found, p) for p in levy]))
+    for part in levy:
+        np.testing.assert_array_equal(getattr(increment, part), getattr(found, part))
     assert [hasattr(found, part) for part in "WHK"] == [part is not None for part in increment]
     np.testing.assert_allclose(path.evaluate(1.7) - path.evaluate(1.2), found.W, atol=1e-6)
 
@@ -233,13 +239,14 @@ def test_evaluate_returns_what_diffrax_expects(levy: str) -> None:
 def test_same_key_same_path_however_it_is_mapped() -> None:
     keys = jax.random.split(KEY, 3)
     times = jnp.array([[0.1, 0.3], [0.25, 0.5], [0.0, 1.0]])
-    draw = lambda key, time: rows(brownian.path(key, 0.0, 1.0, (2,)).increment(*time))
-    mapped = jax.jit(jax.vmap(draw))(keys, times)
-    alone = jnp.stack([draw(key, time) for key, time in zip(keys, times, strict=True)])
+    draw = lambda row: rows(brownian.path(row[0], 0.0, 1.0, (2,)).increment(*row[1]))
+    both = jax.jit(lambda rows: (jax.vmap(draw)(rows), jax.lax.map(draw, rows)))
+    mapped, alone = both((keys, times))
     np.testing.assert_allclose(mapped, alone, atol=1e-6)
     assert len(np.unique(np.round(mapped, 5))) == mapped.size
 
 
+@pytest.mark.usual_compiler
 def test_float32_keeps_the_areas_far_from_the_start() -> None:
     draw = lambda key: brownian.path(key, 0.0, 100.0, (10,), tol=2**-10).increment(99.3, 99.32)
     found = jax.jit(jax.vmap(draw))(jax.random.split(KEY, 500))
@@ -250,11 +257,13 @@ def test_float32_keeps_the_areas_far_from_the_start() -> None:
 
 def test_times_out_of_order_or_range_give_nan() -> None:
     path = brownian.path(KEY, 0.0, 1.0, (2,), tol=0.1)
-    times = (0.5, 0.4), (-0.1, 0.5), (0.5, 1.1), (-0.2, -0.1)
-    assert all(np.isnan(path.increment(*pair).W).all() for pair in times)
-    np.testing.assert_array_equal(path.increment(0.5, 0.5).W, 0)
+    times = np.array([(0.5, 0.4), (-0.1, 0.5), (0.5, 1.1), (-0.2, -0.1), (0.5, 0.5)])
+    found = jax.jit(jax.vmap(lambda pair: path.increment(*pair).W))(times)
+    assert np.isnan(found[:4]).all()
+    np.testing.assert_array_equal(found[4], 0)
 
 
+@pytest.mark.usual_compiler
 def test_the_hash_is_threefry_and_its_normals_are_normal() -> None:
     seed = tree.seed_of(KEY)
     low = jnp.arange(50, dtype=jnp.uint32)

@@ -23,6 +23,8 @@ from shoal.sampling.langevin import _exponential_coefficients as coefficients, o
 from shoal.sampling.langevin.exponential import SCHEMES, Evaluation, Increment, Phase
 from shoal.sampling.langevin.metric import as_metric
 
+# Laws and identities hold with any rounding.
+pytestmark = pytest.mark.quick_compiler
 MEAN = np.array([1.0, -0.5])
 PRECISION = np.array([[1.5, -0.6], [-0.6, 1.0]])
 METRIC = np.array([[1.2, 0.7], [0.7, 0.9]])
@@ -55,6 +57,7 @@ def coefficient(name: str) -> Any:
     return (lambda h, c: function(h, c, h)) if name == "push" else function
 
 
+@pytest.mark.usual_compiler
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", FORMULAS)
 @pytest.mark.parametrize(("dtype", "rtol"), [(np.float32, 2e-4), (np.float64, 1e-12)])

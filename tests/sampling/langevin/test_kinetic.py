@@ -15,6 +15,8 @@ from shoal.sampling.core.algorithm import Status
 from shoal.sampling.langevin import kinetic
 from shoal.sampling.langevin.metric import as_metric
 
+# Laws and identities hold with any rounding.
+pytestmark = pytest.mark.quick_compiler
 WORDS = ("BAOAB", "OBABO", "ABOBA")
 
 

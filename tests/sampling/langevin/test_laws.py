@@ -20,6 +20,8 @@ from shoal.inference.diagnostics import MomentTest, invariance_test, linear_gaus
 from shoal.models.densities import skewed_mixture
 from shoal.sampling import langevin
 
+# Laws and identities hold with any rounding.
+pytestmark = pytest.mark.quick_compiler
 METRICS = {
     "identity": None,
     "diagonal": jnp.array([0.5, 1.6]),

@@ -10,6 +10,8 @@ import pytest
 
 from shoal.sampling.langevin.local_entropy import local_entropy
 
+# Laws and identities hold with any rounding.
+pytestmark = pytest.mark.quick_compiler
 KEY = jax.random.key(0)
 HESSIAN = np.array([[2.0, 0.5], [0.5, 1.0]], np.float32)
 START = np.array([1.0, -2.0], np.float32)

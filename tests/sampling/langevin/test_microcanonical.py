@@ -24,6 +24,8 @@ from shoal.sampling.langevin.mams import MAX_NUM_STEPS, draw_number
 from shoal.sampling.langevin.metric import as_metric
 from shoal.sampling.langevin.microcanonical import INTEGRATORS, MicrocanonicalState
 
+# Laws and identities hold with any rounding.
+pytestmark = pytest.mark.quick_compiler
 METRIC = jnp.array([[1.2, 0.7], [0.7, 0.9]])
 
 
@@ -68,6 +70,7 @@ def test_a_turn_solves_its_differential_equation(dim: int, size: float) -> None:
     np.testing.assert_allclose(gain, end.y[-1, -1], atol=1e-9)
 
 
+@pytest.mark.usual_compiler
 @pytest.mark.parametrize("dim", [2, 50])
 def test_kicks_of_any_length_turn_without_overflow(dim: int) -> None:
     """In float32, from no kick at all to one whose square overflows, along, across, against it."""

@@ -11,6 +11,8 @@ from shoal.sampling import langevin
 from shoal.sampling.core import mirror
 from shoal.sampling.core.algorithm import Status
 
+# Laws and identities hold with any rounding.
+pytestmark = pytest.mark.quick_compiler
 CONCENTRATION = np.array([2.0, 3.0, 4.0])
 
 
@@ -114,6 +116,7 @@ def test_mirror_langevin_is_near_the_target_for_small_steps():
     np.testing.assert_allclose(points.var(0), mean * (1 - mean) / 10, rtol=0.2)
 
 
+@pytest.mark.usual_compiler
 def test_a_sparse_dirichlet_in_float32():
     """Parameters 0.1: most probabilities are below 1e-3, some below what float32 can hold."""
     start = np.full(10, 0.1, np.float32)

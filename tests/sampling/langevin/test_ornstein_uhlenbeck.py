@@ -12,6 +12,8 @@ from scipy import linalg
 from shoal.sampling.langevin import ornstein_uhlenbeck as ou
 from shoal.sampling.langevin.natural_gradient import natural_gradient
 
+# Laws and identities hold with any rounding.
+pytestmark = pytest.mark.quick_compiler
 # Strongly non-normal: eigenvalues 1, 2 and 1.5, couplings of 30.
 SHEAR = np.array([[1.0, 30.0, 0.0], [0.0, 2.0, 30.0], [0.0, 0.0, 1.5]])
 SYMMETRIC = np.array([[2.0, 1.0, 0.0], [1.0, 3.0, 0.2], [0.0, 0.2, 0.7]])

@@ -12,6 +12,8 @@ from scipy import integrate
 from shoal.inference.diagnostics import invariance_test
 from shoal.sampling import langevin
 
+# Laws and identities hold with any rounding.
+pytestmark = pytest.mark.quick_compiler
 RATE = 1.5  # ψ = RATE |x|₁
 CENTRE = np.array([0.8, -0.3])
 
