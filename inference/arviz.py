@@ -130,14 +130,14 @@ def load(path: str | Path) -> "Result":
     if record is None:
         raise ValueError(f"path={str(path)!r} was not written by Result.save")
     log_weights = groups["sample_stats"].pop("log_weight", None)
-    bias = groups.pop(_BIAS, None)
+    bias = Bias(**groups.pop(_BIAS)) if _BIAS in groups else None
     return Result(
         posterior=groups.pop("posterior"),
         sample_stats=groups.pop("sample_stats"),
         parameters=groups.pop(_PARAMETERS, {}),
         log_weights=log_weights,
         groups=groups,
-        bias=bias and Bias(**bias),
+        bias=bias,
         **json.loads(record),
     )
 

@@ -116,3 +116,22 @@ def test_facts() -> None:
     assert "mala: 4 chains of 50 draws, one step in 5 kept, after 10 steps of warm-up" in text
     assert "1,000 gradients in 1.2 s, 44 more in warm-up, 0.5 s of compiling" in text
     assert facts(Result({"x": independent(4, 50)}, {})) == "4 chains of 50 draws"
+
+
+def test_efficiency_is_rated_only_of_chains_that_are_long_enough_and_agree() -> None:
+    good = independent(4, 500)
+    summary = summarize(Result({"x": good, "constant": np.ones((4, 500))}, {}, 10_000, 6_000))
+    ess = summary.columns["ess_bulk"][0]
+    expected = f"{ess / 10:.3g} (warm-up counted: {ess / 16:.3g})"
+    assert summary.efficiency() == f"min bulk ESS per 1,000 gradients: {expected}"
+    unknown = summarize(Result({"x": good}, {}, 10_000)).efficiency()
+    assert unknown == f"min bulk ESS per 1,000 gradients: {ess / 10:.3g}"
+    assert summarize(Result({"x": good}, {})).efficiency() == ""
+    short = summarize(Result({"fine": good[:, :98], "x": autoregression(0.9, (4, 98))}, {}, 392))
+    few = short.columns["ess_bulk"].min()
+    assert short.efficiency() == f"efficiency not rated: smallest bulk ESS {few:.0f} < 400"
+    # Many chains in two camps have effective draws enough, but do not agree.
+    apart = independent(32, 500) + 0.35 * (np.arange(32)[:, None] % 2)
+    text = summarize(Result({"x": apart}, {}, 20_000)).efficiency()
+    assert text.startswith("efficiency not rated: largest R-hat 1.0")
+    assert "not known" in summarize(Result({"x": good[:1]}, {}, 500)).efficiency()
