@@ -1,92 +1,163 @@
-"""A step of 256 chains in 100 dimensions: ours, BlackJAX's, and what no sampler can go below.
+"""Samplers side by side: draws per gradient and per second, and gradients until accuracy.
 
-The floor is a loop that does only what every Langevin step must: the value and gradient of the log
-density at a point that moves, and the normal numbers (for MALA one uniform more), all chains' from
-one key. Ours draws each chain's numbers from (run key, chain, step) and checks what comes out.
+Ours against NUTS (BlackJAX's and NumPyro's) and MCLMC, unadjusted and adjusted (BlackJAX's), on
+posteriors and Gaussians, each with four chains, the same starts and the same number of warm-up
+steps, over several seeds. For each contender the table tells, medians over seeds where not said
+otherwise,
+
+- the smallest bulk effective sample size of a coordinate, per 1,000 gradients and per CPU second;
+- gradients of one chain, warm-up included, until max_i b_i² < 0.01, where b_i² is the squared error
+  of a chain's mean of x_i², over the variance of x_i², averaged over all chains of all seeds (what
+  100 independent draws have);
+- the error of the variances, averaged over coordinates, and the largest in absolute value.
+
+A sampler whose effective sample size is below 400 is not rated. Funnels come last, where the
+question is only whether a sampler says that it has not converged.
 """
 
-import blackjax
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
 import jax
-import jax.numpy as jnp
-from _harness import Report, interleave, parse_options
+import numpy as np
+from _contenders import Run, contenders
+from _harness import Options, Report, parse_options
+from _targets import WHERE, Moments, Problem, funnels, problems
 
-from shoal.models.densities import ill_conditioned_gaussian
-from shoal.sampling import langevin
-from shoal.sampling.core.random import particle_keys, step_key
+from shoal.inference import Result
+from shoal.inference.summary import summarize
 
-CHAINS, DIM = 256, 100
-KEY = jax.random.key(0)
-
-
-def looped(step, carry, num_steps):
-    """Return a call that runs ``step(carry, t)`` in one compiled loop."""
-    body = lambda carry, t: (step(carry, t), None)
-    loop = jax.jit(lambda carry: jax.lax.scan(body, carry, jnp.arange(num_steps))[0])
-    return lambda: loop(carry)
+# Steps of warm-up, and for each kind of contender draws, by how hard a problem is.
+WARMUP = 1000
+DRAWS = {"auto": 10_000, "auto, adjusted": 1000, "BlackJAX MCLMC": 5000, "other": 1000}
+HARDER = {"Gaussian, condition 10,000": 4, "Brownian motion": 4, "stochastic volatility": 4}
+ADJUSTED_MCLMC = 5000
 
 
-def ours(sampler, log_density, start, num_steps):
-    algorithm = sampler(log_density)
-    ids = jnp.arange(CHAINS)
+class Rating(NamedTuple):
+    """What a contender reached on a problem."""
 
-    def step(states, t):
-        return jax.vmap(algorithm.step)(particle_keys(step_key(KEY, t), ids), states)[0]
-
-    states = jax.vmap(algorithm.init)(start, particle_keys(KEY, ids))
-    return looped(step, states, num_steps)
-
-
-def blackjax_mala(log_density, start, num_steps):
-    algorithm = blackjax.mala(log_density, 0.01)
-
-    def step(states, t):
-        keys = jax.random.split(jax.random.fold_in(KEY, t), CHAINS)
-        return jax.vmap(algorithm.step)(keys, states)[0]
-
-    return looped(step, jax.vmap(algorithm.init)(start), num_steps)
+    ess: float
+    ess_per_1000: float
+    ess_per_second: float
+    until_accurate: float
+    variance_error: float
+    largest_error: float
 
 
-def floor(log_density, start, num_steps, uniform):
-    value_and_grad = jax.vmap(jax.value_and_grad(log_density))
+def rate(runs: list[Run], moments: Moments | None) -> Rating:
+    """Rate the runs of all seeds."""
+    smallest, per_gradient, per_second = [], [], []
+    for run in runs:
+        summary = summarize(Result({"x": run.draws}, {}))
+        smallest.append(float(np.nanmin(summary.columns["ess_bulk"])))
+        per_gradient.append(1000 * smallest[-1] / run.gradients.sum())
+        per_second.append(smallest[-1] / run.seconds)
+    medians = [float(np.median(values)) for values in (smallest, per_gradient, per_second)]
+    if moments is None:
+        return Rating(*medians, np.nan, np.nan, np.nan)
+    draws = np.concatenate([run.draws for run in runs]).astype(np.float64)
+    ratio = draws.var((0, 1)) / moments.variance - 1
+    largest = float(ratio[np.argmax(np.abs(ratio))])
+    return Rating(*medians, gradients_until_accurate(runs, moments), float(ratio.mean()), largest)
 
-    def step(carry, t):
-        x, _, gradient = carry
-        key = jax.random.fold_in(KEY, t)
-        y = x + 0.01 * gradient + 0.1 * jax.random.normal(key, x.shape)
-        value, gradient = value_and_grad(y)
-        if uniform:
-            value = value + jax.random.uniform(jax.random.fold_in(key, 1), value.shape)
-        return y, value, gradient
 
-    return looped(step, (start, *value_and_grad(start)), num_steps)
+def gradients_until_accurate(runs: list[Run], moments: Moments) -> float:
+    """Return gradients of a chain until max b² < 0.01, infinite if never."""
+    count = np.arange(1, runs[0].draws.shape[1] + 1)[:, None]
+    error, spent, num = 0.0, 0.0, 0
+    for run in runs:
+        for chain, gradients in zip(run.draws, run.gradients, strict=True):
+            means = np.cumsum(chain.astype(np.float64) ** 2, 0) / count
+            error = error + (means - moments.square) ** 2 / moments.square_variance
+            spent = spent + run.warmup + np.cumsum(gradients)
+            num += 1
+    is_accurate = np.max(np.asarray(error) / num, 1) < 0.01
+    return float(spent[np.argmax(is_accurate)] / num) if is_accurate.any() else np.inf
+
+
+def compare(problem: Problem, options: Options, seeds: int) -> dict[str, Rating]:
+    """Run all contenders, in turns over the seeds, and print what they reached."""
+    runs: dict[str, list[Run]] = {name: [] for name in contenders()}
+    factor = HARDER.get(problem.name, 1)
+    for seed in range(seeds):
+        for name, contender in contenders().items():
+            draws = DRAWS.get(name, DRAWS["other"])
+            if name == "BlackJAX adjusted MCLMC":
+                draws = ADJUSTED_MCLMC
+            # NUTS takes long trajectories where others need more draws.
+            draws *= 1 if "NUTS" in name else factor
+            scale = 4 if options.quick else 1
+            runs[name].append(
+                contender(problem, jax.random.key(seed), WARMUP // scale, draws // scale)
+            )
+    ratings = {name: rate(found, problem.moments) for name, found in runs.items()}
+    print(f"\n{problem.name}, d = {problem.dim}")
+    print(
+        f"{'':24}{'ESS':>8}{'/1k grad':>10}{'/s':>9}{'until b²':>11}{'variances':>11}{'worst':>8}"
+    )
+    for name, found in ratings.items():
+        rated = f"{found.ess_per_1000:10.2f}{found.ess_per_second:9.0f}"
+        if found.ess < 400:
+            rated = f"{'not rated':>19}"
+        print(
+            f"{name:24}{found.ess:8.0f}{rated}{found.until_accurate:11.0f}"
+            f"{found.variance_error:11.1%}{found.largest_error:8.1%}",
+            flush=True,
+        )
+    return ratings
+
+
+def bars(name: str, ratings: dict[str, Rating], report: Report) -> None:
+    """Add the rows of a problem."""
+    auto, nuts = ratings["auto"], ratings["BlackJAX NUTS"]
+    until = lambda found: found.until_accurate
+    row = f"{name}: gradients until b² < 0.01, "
+    report.row(row + "auto / BlackJAX NUTS", *_pair(until(auto), until(nuts)), 0.5)
+    peer = until(ratings["BlackJAX MCLMC"])
+    report.row(row + "auto / BlackJAX MCLMC", *_pair(until(auto), peer), 1.0)
+    report.row(
+        f"{name}: |error of variances|, mean over coordinates, auto / 3 %",
+        abs(auto.variance_error), 0.03, abs(auto.variance_error) / 0.03, 1.0,
+    )  # fmt: skip
+    if name in ("Gaussian, condition 100", "stochastic volatility"):
+        ours = ratings["auto, adjusted"].ess_per_1000
+        ratio = nuts.ess_per_1000 / ours
+        row = f"{name}: ESS per gradient, BlackJAX NUTS / auto, adjusted"
+        report.row(row, nuts.ess_per_1000, ours, ratio, 1 / 1.5)
+
+
+def _pair(ours: float, peer: float) -> tuple[float, float, float]:
+    """Return two numbers and their ratio; one that is never reached is infinitely worse."""
+    if np.isinf(ours):
+        return ours, peer, np.inf
+    return ours, peer, ours / peer
+
+
+def show_funnels(options: Options) -> None:
+    """Print which samplers notice that they have not converged, and the spread of the neck."""
+    for name, make in funnels().items():
+        problem = make()
+        print(f"\n{name}: converged only if R-hat < 1.01 and ESS >= 400")
+        for sampler, contender in contenders().items():
+            draws = DRAWS.get(sampler, DRAWS["other"]) // (4 if options.quick else 1)
+            run: Any = contender(problem, jax.random.key(0), WARMUP, draws)
+            summary = summarize(Result({"x": run.draws}, {}))
+            spread = float(run.draws[..., 0].std())
+            print(f"{sampler:24} sd of the first {spread:6.2f}  {summary.verdict()}", flush=True)
 
 
 def main() -> None:
-    options = parse_options(f"Langevin steps, {CHAINS} chains x {DIM} dimensions")
-    num_steps = 100 if options.quick else 400
+    options = parse_options("Langevin samplers against NUTS and MCLMC")
+    data = options.data or os.environ.get("SHOAL_BENCH_DATA")
+    if data is None:
+        print(f"two of eight problems left out; for all, {WHERE}")
     report = Report(options)
-    rotated = ill_conditioned_gaussian(DIM, 100.0, jax.random.key(3))
-    targets = {
-        "isotropic Gaussian": lambda x: -0.5 * jnp.sum(x**2),
-        "dense Gaussian": rotated.log_density,
-    }
-    start = jax.random.normal(jax.random.key(1), (CHAINS, DIM))
-    for target, log_density in targets.items():
-        times = interleave(
-            {
-                "ula": ours(langevin.ula(0.01), log_density, start, num_steps),
-                "mala": ours(langevin.mala(0.01), log_density, start, num_steps),
-                "blackjax": blackjax_mala(log_density, start, num_steps),
-                "floor of ula": floor(log_density, start, num_steps, uniform=False),
-                "floor of mala": floor(log_density, start, num_steps, uniform=True),
-            },
-            rounds=options.rounds(25, 7),
-        )
-        times = {name: [t / num_steps for t in values] for name, values in times.items()}
-        name = f"seconds a step, {target}: "
-        report.ratio(name + "ula / floor", times, 1.2, "ula", "floor of ula")
-        report.ratio(name + "mala / floor", times, 1.2, "mala", "floor of mala")
-        report.ratio(name + "mala / blackjax.mala", times, 1.0, "mala", "blackjax")
+    for name, make in problems(None if data is None else Path(data)).items():
+        ratings = compare(make(), options, seeds=1 if options.quick else 3)
+        bars(name, ratings, report)
+    show_funnels(options)
     report.finish()
 
 

@@ -73,7 +73,8 @@ def sample(
     sampler
         A sampler of this package (``langevin.mala()``), any BlackJAX algorithm with its parameters
         bound (``functools.partial(blackjax.hmc, step_size=..., ...)``), or a name: ``"nuts"``,
-        ``"mclmc"``, ``"mala"``, ``"ula"``, ``"baoab"``, ``"obabo"``.
+        ``"mclmc"`` (BlackJAX's), ``"auto"``, ``"malt"``, ``"mams"``, ``"mala"``, ``"ula"``,
+        ``"baoab"``, ``"obabo"``.
     model_args, model_kwargs
         Arguments of a NumPyro model. Arrays are arguments of the compiled program: other data of
         the same shape compile nothing.

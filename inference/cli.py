@@ -14,7 +14,7 @@ from shoal._version import __version__
 from shoal.inference import _commands
 from shoal.inference._commands import INTERRUPTED, SUMMARY_ROWS, UsageError
 
-SAMPLERS = ("nuts", "mclmc", "mala", "ula", "baoab", "obabo")
+SAMPLERS = ("nuts", "auto", "malt", "mams", "mclmc", "mala", "ula", "baoab", "obabo")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from shoal.sampling import langevin
 from shoal.sampling.core._checks import real_parameter
 from shoal.sampling.core.algorithm import Sampler
 
-NAMES = ("nuts", "mclmc", "mala", "ula", "baoab", "obabo")
+NAMES = ("nuts", "auto", "malt", "mams", "mclmc", "mala", "ula", "baoab", "obabo")
 
 
 def as_sampler(sampler: Any, positions: Any) -> tuple[Sampler, float | None]:
@@ -48,7 +48,7 @@ def as_sampler(sampler: Any, positions: Any) -> tuple[Sampler, float | None]:
 
 
 def _by_name(name: str, positions: Any) -> Any:
-    if name in ("mala", "ula", "baoab", "obabo"):
+    if name in NAMES and name not in ("nuts", "mclmc"):
         return getattr(langevin, name)()
     import blackjax
 

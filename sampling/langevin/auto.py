@@ -32,6 +32,7 @@ import jax.numpy as jnp
 
 from shoal.sampling.core._checks import check_flag
 from shoal.sampling.core.algorithm import Algorithm, LogDensity, Sampler, Status
+from shoal.sampling.core.random import check_key
 from shoal.sampling.langevin import kinetic
 from shoal.sampling.langevin._accept import choose
 from shoal.sampling.langevin._tuning import warm_up
@@ -146,6 +147,7 @@ def _build(log_density: LogDensity, step_size: Any, friction: Any, metric: Metri
         return kinetic.baoab(1.0).build(log_density, step_size, friction, metric, word="BAOAB")
 
     def step(key: jax.Array, state: kinetic.KineticState) -> tuple[Any, AutoInfo]:
+        check_key(key)
         key_first, key_again = jax.random.split(key)
         new, info = baoab(step_size).step(key_first, state)
         has_failed = ~_is_good(info, state)

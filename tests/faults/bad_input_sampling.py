@@ -47,10 +47,10 @@ def sampler(name: str, factory: Callable[..., Any], **slots: Any) -> dict[str, A
 
 
 def draws_at_start(factory: Callable[..., Any]) -> bool:
-    kinetic = (langevin.auto, langevin.baoab, langevin.obabo, langevin.mclmc, langevin.sghmc, langevin.sgnht)
-    names = ("aboba", "ubu", "align", "should", "quicsort", "ghmc")
+    names = ("auto", "baoab", "obabo", "aboba", "ubu", "align", "should", "quicsort", "ghmc")
+    names += ("mclmc", "sghmc", "sgnht")
     names += tuple(name for name in langevin.__all__ if name.startswith("adaptive_"))
-    return factory in (*kinetic, *(getattr(langevin, name) for name in names))
+    return factory in [getattr(langevin, name) for name in names]
 
 
 def metric() -> Any:

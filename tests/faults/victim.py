@@ -27,7 +27,6 @@ import numpy as np
 import shoal.inference.run as driver
 from shoal.inference import Checkpoint, _work, cache, hosts, sample
 from shoal.inference.run import run
-from shoal.sampling import langevin
 from shoal.sampling.core.pairwise import Ring
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -75,7 +74,7 @@ def _ensemble(num_particles, num_steps):
 CASES = {
     "adjusted": _sample("mala", 200, 150),
     "unadjusted": _sample("baoab", 200, 150),
-    "tuned": _sample(langevin.auto(), 200, 150, num_warmup=60),
+    "tuned": _sample("auto", 200, 150, num_warmup=60),
     "nuts": _sample("nuts", 20, 60),
     "interacting": _ensemble(200, 300),
     "small": _ensemble(60, 40),
