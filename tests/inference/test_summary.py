@@ -120,11 +120,12 @@ def test_facts() -> None:
 
 def test_efficiency_is_rated_only_of_chains_that_are_long_enough_and_agree() -> None:
     good = independent(4, 500)
-    summary = summarize(Result({"x": good, "constant": np.ones((4, 500))}, {}, 10_000, 6_000))
-    ess = summary.columns["ess_bulk"][0]
+    draws = {"x": good, "slow": autoregression(0.3, (4, 500)), "constant": np.ones((4, 500))}
+    summary = summarize(Result(draws, {}, 10_000, 6_000))
+    ess = summary.columns["ess_bulk"][1]
     expected = f"{ess / 10:.3g} (warm-up counted: {ess / 16:.3g})"
     assert summary.efficiency() == f"min bulk ESS per 1,000 gradients: {expected}"
-    unknown = summarize(Result({"x": good}, {}, 10_000)).efficiency()
+    unknown = summarize(Result(draws, {}, 10_000)).efficiency()
     assert unknown == f"min bulk ESS per 1,000 gradients: {ess / 10:.3g}"
     assert summarize(Result({"x": good}, {})).efficiency() == ""
     short = summarize(Result({"fine": good[:, :98], "x": autoregression(0.9, (4, 98))}, {}, 392))

@@ -9,6 +9,7 @@ TABLE = "shoal.inference.summary"
 CALIBRATED = "test_standard_errors_are_calibrated"
 CORRELATED = "test_correlation_adds_no_bias_and_hides_none"
 KNOWN = "test_known_errors_are_found"
+SCORES = "test_scores_are_those_of_the_target_where_the_chain_is"
 RATED = "test_efficiency_is_rated_only_of_chains_that_are_long_enough_and_agree"
 SENTENCE = "test_the_sentence"
 
@@ -18,12 +19,6 @@ BUGS = (
         CALIBRATED,
         (0.5, 1),
         ("errors as if draws were batches", BIAS, "_BATCHES = 20", "_BATCHES = 100"),
-        (
-            "variance about the true mean",
-            BIAS,
-            "variance=(1 + mean_error**2) / true_variance - 1",
-            "variance=1 / (true_variance + 2 * mean**2) - 1",
-        ),
         ("error of the sum", BIAS, "len(batch) ** 0.5 for", "len(batch) for"),
     ),
     *found_by(
@@ -51,6 +46,18 @@ BUGS = (
         ("too wide",),
         ("relative to the draws", BIAS, "/ true_variance - 1", "- true_variance"),
         ("scores not in standard units", BIAS, "s[part] * scale", "s[part] / scale"),
+    ),
+    *found_by(
+        TESTS,
+        SCORES,
+        ("mala",),
+        ("exact samplers have bias too", BIAS, "not sampler.is_adjusted", "True"),
+    ),
+    *found_by(
+        TESTS,
+        SCORES,
+        ("myula",),
+        ("the score of a smoothed density", BIAS, '.get("prox")', '.get("")'),
     ),
     *found_by(
         TESTS,

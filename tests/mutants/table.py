@@ -23,6 +23,7 @@ THRESHOLD = 5.2
 FAMILIES = (
     "auto",
     "bandwidth",
+    "bias",
     "brownian",
     "chains",
     "densities",
