@@ -94,6 +94,6 @@ def test_tuned_sampler(tmp_path: Path) -> None:
     ratio, largest = load("tuned_sampler").main(num_warmup=200, num_samples=200, folder=tmp_path)
     # Over 6 keys its logarithm is 1.11 with a standard deviation of 0.22: 5 of them above 1.
     assert ratio > 1
-    # Biases of 1 % are no fifth of these errors: 62 comparisons at 5.2, 1e-5.
+    # A bias of 1 % is a fifth of these errors, or less: 62 comparisons at 5.2, 1e-5.
     assert largest < 5.2
     check_picture(tmp_path / "tuned_sampler.png")
