@@ -174,7 +174,8 @@ def _warm_up(
         return eqx.tree_at(lambda c: c.sampler, chains, sampler), record.state, record
     phase = conduct.phase("warm-up")
     own = chains.sampler.warm_up
-    if own is None and (target_acceptance is None or "step_size" not in chains.sampler.parameters):
+    is_tuned = own is not None or "step_size" in chains.sampler.parameters
+    if not is_tuned or target_acceptance is None:
         record = run(key, chains, states, num_steps, tally=_tally, **phase)
         return chains, record.state, record
     warmup: Any

@@ -115,14 +115,14 @@ def auto(adjusted: bool = False) -> Sampler:
     """
     check_flag("adjusted", adjusted)
     if adjusted:
-        sampler = mams()
-        settings = {"target_acceptance": 0.8, "is_adjusted": True, "warm_up": warm_up}
+        paths = mams()
         return Sampler(
             _build_adjusted,
-            sampler.parameters,
-            sampler.options,
-            prepare=sampler.prepare,
-            **settings,
+            paths.parameters,
+            paths.options,
+            target_acceptance=0.8,
+            prepare=paths.prepare,
+            warm_up=warm_up,
         )
     return make_sampler(
         _build,

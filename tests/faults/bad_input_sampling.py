@@ -84,26 +84,44 @@ LANGEVIN = {
         name: row
         for scheme in ("align", "quicsort", "should", "ubu")
         for name, row in sampler(
-            f"langevin.adaptive_{scheme}", getattr(langevin, f"adaptive_{scheme}"),
-            interval=kind.positive(), tolerance=kind.positive(), friction=kind.nonnegative(),
+            f"langevin.adaptive_{scheme}",
+            getattr(langevin, f"adaptive_{scheme}"),
+            interval=kind.positive(),
+            tolerance=kind.positive(),
+            friction=kind.nonnegative(),
             metric=metric(),
         ).items()
     },
     "langevin.brownian.path": entry(
-        brownian.path, key=kind.key(),
+        brownian.path,
+        key=kind.key(),
         t0=kind.Slot(0.0, {"text": bad("now"), "NaN": bad(np.nan), "after t1": bad(2.0, "2.0")}),
         t1=kind.Slot(1.0, {"text": bad("then"), "infinite": bad(np.inf), "t0": bad(0.0, "0.0")}),
-        shape=kind.Slot((2,), {
-            "negative": bad((-2,)), "text": bad("two"), "fraction": bad((2.5,)),
-        }),
-        levy=kind.choice("WHK"), tol=kind.positive(0.1).without("None").plus(tiny=(1e-12, "1e-12")),
+        shape=kind.Slot(
+            (2,),
+            {
+                "negative": bad((-2,)),
+                "text": bad("two"),
+                "fraction": bad((2.5,)),
+            },
+        ),
+        levy=kind.choice("WHK"),
+        tol=kind.positive(0.1).without("None").plus(tiny=(1e-12, "1e-12")),
         dtype=kind.Slot(None, {"integer": bad(jnp.int32, "int32"), "text": bad("real")}),
     ),
     **sampler("langevin.mclmc", langevin.mclmc, **_step, decoherence_length=_length),
     **sampler("langevin.auto", langevin.auto, **_kinetic),
-    "langevin.auto": entry(langevin.auto, adjusted=kind.Slot(False, {
-        "text": bad("yes", "yes"), "number": bad(1, "1"), "None": bad(None, "None"),
-    })),
+    "langevin.auto": entry(
+        langevin.auto,
+        adjusted=kind.Slot(
+            False,
+            {
+                "text": bad("yes", "yes"),
+                "number": bad(1, "1"),
+                "None": bad(None, "None"),
+            },
+        ),
+    ),
     **sampler("langevin.mams", langevin.mams, **_step, path_length=_length),
     "langevin.mclmc's integrator": entry(langevin.mclmc, integrator=kind.choice("leapfrog")),
     "langevin.mams's integrator": entry(langevin.mams, integrator=kind.choice("leapfrog")),
