@@ -1,7 +1,12 @@
-"""Every example in a docstring is run, in the module as users import it."""
+"""Every example in a docstring is run, in the module as users import it.
+
+Examples print few digits, which must not hang on the rounding: they are compiled with few
+optimisations, and by `make soak` as users compile them.
+"""
 
 import doctest
 import importlib
+import itertools
 import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +14,8 @@ from pathlib import Path
 import pytest
 
 import shoal
+
+pytestmark = pytest.mark.quick_compiler
 
 
 def modules() -> Iterator[str]:
@@ -21,7 +28,10 @@ def modules() -> Iterator[str]:
         yield from (m.name for m in pkgutil.walk_packages(package.__path__, f"shoal.{part}."))
 
 
-@pytest.mark.parametrize("name", sorted(set(modules())))
+MODULES = sorted(set(modules()))
+
+
+@pytest.mark.parametrize("name", MODULES)
 def test_examples_in(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(name)
@@ -29,7 +39,17 @@ def test_examples_in(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert failed == 0
 
 
+@pytest.mark.soak
+@pytest.mark.usual_compiler
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_as_users_compile_them_in(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    test_examples_in(name, monkeypatch, tmp_path)
+
+
 def test_some_module_has_examples() -> None:
     finder = doctest.DocTestFinder(exclude_empty=True)
-    found = [test for name in modules() for test in finder.find(importlib.import_module(name))]
-    assert sum(len(test.examples) for test in found) > 10
+    tests = (test for name in MODULES for test in finder.find(importlib.import_module(name)))
+    examples = (example for test in tests for example in test.examples)
+    assert len(list(itertools.islice(examples, 11))) == 11

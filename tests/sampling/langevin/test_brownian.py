@@ -263,7 +263,6 @@ def test_times_out_of_order_or_range_give_nan() -> None:
     np.testing.assert_array_equal(found[4], 0)
 
 
-@pytest.mark.usual_compiler
 def test_the_hash_is_threefry_and_its_normals_are_normal() -> None:
     seed = tree.seed_of(KEY)
     low = jnp.arange(50, dtype=jnp.uint32)
