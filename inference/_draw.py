@@ -1,6 +1,5 @@
 """From a plan to draws: warm-up and sampling through the driver, and what is made of them."""
 
-import functools
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from shoal.inference.failures import no_failures
 from shoal.inference.gradients import GradientCost, gradient_cost
 from shoal.inference.result import Result
 from shoal.inference.run import run
-from shoal.inference.samplers import as_sampler
+from shoal.inference.samplers import as_sampler, name_of
 from shoal.inference.warmup import make_warmup, tune_mclmc
 from shoal.sampling.core.algorithm import Status
 
@@ -245,7 +244,7 @@ def _collect(
         attributes={
             "inference_library": "shoal",
             "inference_library_version": __version__,
-            "sampler": _name(plan.sampler),
+            "sampler": name_of(plan.sampler),
             "num_warmup": plan.options.num_warmup,
             "thin": plan.options.thin,
             "key": str(jax.random.key_data(plan.key).tolist()),
@@ -277,14 +276,3 @@ def _problems(finished: Finished, warm: Finished | None, num_chains: int) -> lis
     elif finished.outcome == "interrupted":
         problems.append(f"interrupted after {finished.num_steps} steps of sampling")
     return problems
-
-
-def _name(sampler: Any) -> str:
-    if isinstance(sampler, str):
-        return sampler
-    if isinstance(sampler, functools.partial):
-        sampler = sampler.func
-    build = getattr(sampler, "build", sampler)
-    word = dict(getattr(sampler, "options", ())).get("word")
-    name = word or getattr(build, "__name__", None) or type(build).__name__
-    return str(name).removeprefix("_build_").lower()

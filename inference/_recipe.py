@@ -20,7 +20,7 @@ import numpy as np
 from shoal.inference import checkpoint
 from shoal.inference._draw import Options, Plan
 from shoal.inference.checkpoint import Contents, DamagedCheckpoint, ForeignCheckpoint
-from shoal.inference.samplers import NAMES
+from shoal.inference.samplers import NAMES, factory_of
 from shoal.inference.target import Target
 from shoal.sampling import langevin
 from shoal.sampling.core.algorithm import Sampler
@@ -335,16 +335,11 @@ def _is_library(module: str, place: types.ModuleType) -> bool:
 def _sampler_to_json(sampler: Any, arrays: list[Any]) -> Any:
     if isinstance(sampler, str):
         return {"name": sampler}
-    for name in langevin.__all__:
-        if isinstance(sampler, Sampler) and _is_made_by(sampler, getattr(langevin, name)()):
-            leaves = jax.tree.leaves(sampler.parameters)
-            return {"factory": name, "leaves": [_to_json(jnp.asarray(x), arrays) for x in leaves]}
-    return None
-
-
-def _is_made_by(sampler: Sampler, default: Sampler) -> bool:
-    form = lambda s: (s.build, s.options, jax.tree.structure(s.parameters))
-    return form(sampler) == form(default)
+    factory = factory_of(sampler) if isinstance(sampler, Sampler) else None
+    if factory is None:
+        return None
+    leaves = [_to_json(jnp.asarray(x), arrays) for x in jax.tree.leaves(sampler.parameters)]
+    return {"factory": factory, "leaves": leaves}
 
 
 def _sampler_from_json(stored: Any, arrays: list[Any]) -> Any:

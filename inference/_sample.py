@@ -74,7 +74,9 @@ def sample(
         A sampler of this package (``langevin.mala()``), any BlackJAX algorithm with its parameters
         bound (``functools.partial(blackjax.hmc, step_size=..., ...)``), or a name: ``"nuts"``,
         ``"mclmc"`` (BlackJAX's), ``"auto"``, ``"malt"``, ``"mams"``, ``"mala"``, ``"ula"``,
-        ``"baoab"``, ``"obabo"``.
+        ``"baoab"``, ``"obabo"``. Of an unadjusted sampler the scores are kept beside the draws
+        until the end of the run, twice the memory, and ``result.bias`` estimates its bias from
+        them.
     model_args, model_kwargs
         Arguments of a NumPyro model. Arrays are arguments of the compiled program: other data of
         the same shape compile nothing.

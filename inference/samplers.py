@@ -47,6 +47,28 @@ def as_sampler(sampler: Any, positions: Any) -> tuple[Sampler, float | None]:
     )
 
 
+def name_of(sampler: Any) -> str:
+    """Return what to call a sampler in a report."""
+    if isinstance(sampler, str):
+        return sampler
+    if isinstance(sampler, functools.partial):
+        sampler = sampler.func
+    if isinstance(sampler, Sampler):
+        found = factory_of(sampler)
+        if found is not None:
+            return found
+    build = getattr(sampler, "build", sampler)
+    name = getattr(build, "__name__", None) or type(build).__name__
+    return str(name).removeprefix("_build_").lower()
+
+
+def factory_of(sampler: Sampler) -> str | None:
+    """Name the factory of ``langevin.__all__`` that made a sampler, None if none of them did."""
+    form = lambda s: (s.build, s.options, jax.tree.structure(s.parameters))
+    names = (name for name in langevin.__all__ if form(getattr(langevin, name)()) == form(sampler))
+    return next(names, None)
+
+
 def _by_name(name: str, positions: Any) -> Any:
     if name in NAMES and name not in ("nuts", "mclmc"):
         return getattr(langevin, name)()

@@ -117,7 +117,7 @@ def auto(adjusted: bool = False) -> Sampler:
     if adjusted:
         paths = mams()
         return Sampler(
-            _build_adjusted,
+            _build_auto_adjusted,
             paths.parameters,
             paths.options,
             target_acceptance=0.8,
@@ -138,7 +138,7 @@ def auto(adjusted: bool = False) -> Sampler:
     )
 
 
-def _build_adjusted(log_density: LogDensity, **parameters: Any) -> Algorithm:
+def _build_auto_adjusted(log_density: LogDensity, **parameters: Any) -> Algorithm:
     return mams().build(log_density, **parameters)
 
 

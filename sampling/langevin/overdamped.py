@@ -97,7 +97,7 @@ def ula(step_size: Any = 0.1, metric: Any = None) -> Sampler:
     ----------
     step_size
         h > 0, a float or scalar array, in units of time (squared length over ``M``). The initial
-        value where warm-up tunes it, to an acceptance rate of 0.95 that is not enforced: in few
+        value where warm-up tunes it, to an acceptance rate of 0.98 that is not enforced: in few
         dimensions that leaves a variance some percent too large.
     metric
         M, the inverse mass matrix: None (identity), scalar, ``(d,)`` diagonal, ``(d, d)`` or a
