@@ -132,7 +132,7 @@ def z_law(key: jax.Array, sampler: str, metric: str) -> np.ndarray:
 def law_test(key: jax.Array, sampler: str, metric: str) -> MomentTest:
     if sampler == "mala":
         # Five steps: cached values need a rejection and then a move.
-        draws = mixture_draws(jax.random.fold_in(key, 1), 200_000)
+        draws = mixture_draws(jax.random.fold_in(key, 1), 100_000)
         density = skewed_mixture().log_density
         return invariance_test(key, adjusted(metric), draws, log_density=density, reversible=True)
     case = overdamped(metric) if sampler == "ula" else kinetic(sampler.upper(), metric)
