@@ -11,14 +11,19 @@ otherwise,
   100 independent draws have);
 - the error of the variances, averaged over coordinates, and the largest in absolute value.
 
-A sampler whose effective sample size is below 400 is not rated. Funnels come last, where the
-question is only whether a sampler says that it has not converged.
+A sampler whose effective sample size is below 400 is not rated. On funnels the question is only
+whether a sampler says that it has not converged. Last come seconds for a single step: of ULA, MALA
+and MCLMC, of Brownian paths and of adaptive steps on them, against peers and against what no
+sampler can go below.
 """
 
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import _brownian_paths
+import _langevin_steps
+import _microcanonical_steps
 import jax
 import numpy as np
 from _contenders import Run, contenders
@@ -158,6 +163,8 @@ def main() -> None:
         ratings = compare(make(), options, seeds=1 if options.quick else 3)
         bars(name, ratings, report)
     show_funnels(options)
+    for steps in (_langevin_steps, _microcanonical_steps, _brownian_paths):
+        steps.add_rows(report)
     report.finish()
 
 

@@ -13,9 +13,9 @@ Where the density is much stiffer than where the step size was tuned, a step fai
 exceeds 2 + 4 √(d / 20), seven times what is usual. It is then taken as 4, if need be as 16 smaller
 steps over the same time, so that no chain gets stuck or flies off.
 
-What is exact and what is biased: like every unadjusted method this one has a bias. Its step size is
-chosen such that it is small, 1 to 2 % of a variance in the targets of ``benchmarks/langevin.py``,
-and `shoal.inference.sample` estimates it from the draws by Stein's identity and reports it.
+What is exact and what is biased: like every unadjusted method this one has a bias, hardly any on a
+Gaussian. Its step size is chosen such that it is small elsewhere; `shoal.inference.sample`
+estimates it from the draws and their scores and reports it (`shoal.inference.bias`).
 ``auto(adjusted=True)`` runs `mams` and is exact: each chain's warm-up learns from the others, but
 what it learnt is fixed before the first draw.
 

@@ -8,7 +8,7 @@ one key. Ours draws each chain's numbers from (run key, chain, step) and checks 
 import blackjax
 import jax
 import jax.numpy as jnp
-from _harness import Report, interleave, parse_options
+from _harness import Report, interleave
 
 from shoal.models.densities import ill_conditioned_gaussian
 from shoal.sampling import langevin
@@ -61,10 +61,9 @@ def floor(log_density, start, num_steps, uniform):
     return looped(step, (start, *value_and_grad(start)), num_steps)
 
 
-def main() -> None:
-    options = parse_options(f"Langevin steps, {CHAINS} chains x {DIM} dimensions")
+def add_rows(report: Report) -> None:
+    options = report.options
     num_steps = 100 if options.quick else 400
-    report = Report(options)
     rotated = ill_conditioned_gaussian(DIM, 100.0, jax.random.key(3))
     targets = {
         "isotropic Gaussian": lambda x: -0.5 * jnp.sum(x**2),
@@ -87,8 +86,3 @@ def main() -> None:
         report.ratio(name + "ula / floor", times, 1.2, "ula", "floor of ula")
         report.ratio(name + "mala / floor", times, 1.2, "mala", "floor of mala")
         report.ratio(name + "mala / blackjax.mala", times, 1.0, "mala", "blackjax")
-    report.finish()
-
-
-if __name__ == "__main__":
-    main()

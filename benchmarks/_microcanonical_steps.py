@@ -7,7 +7,7 @@ key. The whole of a step is that, two gradients and three turns of the direction
 import blackjax
 import jax
 import jax.numpy as jnp
-from _harness import Report, interleave, parse_options
+from _harness import Report, interleave
 
 from shoal.models.densities import ill_conditioned_gaussian
 from shoal.sampling import langevin
@@ -51,10 +51,9 @@ def noise(start, num_steps):
     return looped(draw, start, num_steps)
 
 
-def main() -> None:
-    options = parse_options(f"Microcanonical steps, {CHAINS} chains x {DIM} dimensions")
+def add_rows(report: Report) -> None:
+    options = report.options
     num_steps = 50 if options.quick else 200
-    report = Report(options)
     targets = {
         "isotropic Gaussian": lambda x: -0.5 * jnp.sum(x**2),
         "dense Gaussian": ill_conditioned_gaussian(DIM, 100.0, jax.random.key(3)).log_density,
@@ -75,8 +74,3 @@ def main() -> None:
         report.ratio(name + "mclmc / blackjax.mclmc", times, 0.5, "ours", "blackjax")
         report.ratio(name + "mclmc / its noise alone", times, None, "ours", "noise")
         report.ratio(name + "mclmc by leapfrog / its noise", times, None, "leapfrog", "noise")
-    report.finish()
-
-
-if __name__ == "__main__":
-    main()

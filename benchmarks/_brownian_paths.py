@@ -13,7 +13,7 @@ error of the variances too, most of which is the noise of so few draws.
 import diffrax
 import jax
 import jax.numpy as jnp
-from _harness import Report, interleave, parse_options
+from _harness import Report, interleave
 
 from shoal.sampling import langevin
 from shoal.sampling.langevin import brownian
@@ -138,9 +138,8 @@ def variance_error(draws, dim):
     return jnp.max(jnp.abs(jnp.mean(draws**2, (0, 1)) / scales(dim) ** 2 - 1))
 
 
-def main() -> None:
-    options = parse_options("Brownian paths with Lévy areas, and adaptive steps on them")
-    report = Report(options)
+def add_rows(report: Report) -> None:
+    options = report.options
     for dim in (10, 100):
         tol = 0.5 / NUM_STEPS
         times = interleave(
@@ -166,8 +165,3 @@ def main() -> None:
     report.row(name + "gradients a chain", *counts, counts[0] / counts[1], None)
     errors = float(variance_error(draws, dim)), float(variance_error(peer_draws, dim))
     report.row(name + "error of variances", *errors, errors[0] / errors[1], None)
-    report.finish()
-
-
-if __name__ == "__main__":
-    main()
