@@ -32,7 +32,7 @@ def algorithm(name: str) -> Any:
 
 def z_law(key: jax.Array, name: str) -> np.ndarray:
     """Statistics of five steps from exact draws, of the momentum too where a state holds it."""
-    num, made = 60_000, algorithm(name)
+    num, made = 40_000, algorithm(name)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     white = rng.normal(size=(num, 2)) @ np.array([[1.0, 0.8], [0.0, 0.6]])
     white[:, 0] += np.where(rng.random(num) < 0.7, 1.5, -1.5)

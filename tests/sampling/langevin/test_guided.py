@@ -62,7 +62,7 @@ def tilted_draws(key, num):
 def z_adjusted(key, with_clock):
     clock = CLOCK if with_clock else None
     algorithm = guided.reward_guided(0.8, TEMPERATURE, clock, adjust=True)(waves)
-    draws = tilted_draws(jax.random.fold_in(key, 1), 100_000)
+    draws = tilted_draws(jax.random.fold_in(key, 1), 60_000)
     result = invariance_test(key, algorithm, draws, reversible=True)
     assert 0.5 * result.num_particles < result.num_moved
     return result.z

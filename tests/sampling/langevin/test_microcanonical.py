@@ -189,7 +189,7 @@ def sampler(name: str) -> Any:
 
 def z_law(key: jax.Array, name: str) -> np.ndarray:
     result = invariance_test(
-        key, sampler(name), mixture_draws(50_000), log_density=mixture,
+        key, sampler(name), mixture_draws(25_000), log_density=mixture,
         reversible=name == "mams",
     )  # fmt: skip
     print(f"{name}: {result}")
