@@ -49,7 +49,7 @@ BUGS = (
         (
             "a path as long as the slowest scale",
             TUNING,
-            "jnp.pi / 2 * jnp.sqrt(largest * dim)",
+            "1.25 * jnp.sqrt(largest * dim)",
             "jnp.sqrt(largest)",
         ),
         (

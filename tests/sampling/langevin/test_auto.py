@@ -60,7 +60,7 @@ def test_it_finds_metric_and_slowest_direction(adjusted: bool) -> None:
     np.testing.assert_allclose(found[0] / metric, 1, atol=0.3)
     if adjusted:
         found = parameters["path_length"][0]
-        np.testing.assert_allclose(found, np.pi / 2 * np.sqrt(slowest * 5), rtol=0.2)
+        np.testing.assert_allclose(found, 1.25 * np.sqrt(slowest * 5), rtol=0.2)
         # The last 100 steps, all at nearly the same step size.
         rate = np.asarray(info.statistics["acceptance_rate"])[-100:].mean()
         assert abs(rate - 0.8) < 0.05
