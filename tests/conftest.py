@@ -1,6 +1,7 @@
 """What every test file may use. Warnings are errors (pyproject.toml); nothing here is global."""
 
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -41,6 +42,9 @@ def pytest_configure(config: pytest.Config) -> None:
     The same program is wanted many times: by every file, as their programs are forgotten, and by
     every row of a table of seeded bugs. Programs of changed code are other programs.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As a shell does to what it starts in the background; the tests of interruption need it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = tempfile.TemporaryDirectory(prefix="shoal-programs-", ignore_cleanup_errors=True)
     config.add_cleanup(folder.cleanup)
     jax.config.update("jax_compilation_cache_dir", folder.name)

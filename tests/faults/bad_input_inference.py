@@ -157,7 +157,9 @@ SAMPLE = {
 SAMPLE["sample(mala)"].slots.update(**_saved, bad_starts=kind.choice("drop", "skip"))
 SAMPLE["sample(sampler)"] = entry(
     _with_sampler,
-    sampler=kind.Slot("mala", _bad_samplers).called("sampler", "step_size", "inverse_mass_matrix"),
+    sampler=kind.Slot("mala", _bad_samplers).called(
+        "sampler", "step_size", "metric", "inverse_mass_matrix"
+    ),
 )
 SAMPLE["sample(model)"] = entry(
     _sample("mala"), key=kind.Slot(KEY, {}), model=MODELS, model_args=DATA, model_kwargs=KWARGS,

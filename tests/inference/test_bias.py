@@ -19,6 +19,9 @@ from shoal.inference.summary import facts
 from shoal.inference.target import Target
 from shoal.sampling import langevin
 
+# Laws and identities hold however the compiler rounds.
+pytestmark = pytest.mark.quick_compiler
+
 KEY = jax.random.key(5)
 # By leaf, as positions are raveled.
 PRECISION = {"a": np.array([1.0, 4.0], np.float32), "b": np.float32(2)}

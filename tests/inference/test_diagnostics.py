@@ -22,6 +22,9 @@ from shoal.inference.diagnostics import (
 )
 from shoal.sampling import langevin
 
+# Laws and identities hold however the compiler rounds.
+pytestmark = pytest.mark.quick_compiler
+
 KEY = jax.random.key(2024)
 
 

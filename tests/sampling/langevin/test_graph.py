@@ -11,6 +11,9 @@ import pytest
 from shoal.inference.run import run
 from shoal.sampling.langevin import graph
 
+# Laws and identities hold however the compiler rounds.
+pytestmark = pytest.mark.quick_compiler
+
 # A triangle with a tail.
 NEIGHBOURS = np.array([[1, 2, -1], [0, 2, 3], [0, 1, -1], [1, 4, -1], [3, 5, -1], [4, -1, -1]])
 TARGET = np.array([1.0, 2.0, 1.0, 3.0, 2.0, 1.5])
