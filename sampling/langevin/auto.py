@@ -10,8 +10,8 @@ step. Its warm-up (see `_tuning`) learns from all chains together
   normal Δ with Δ² / d = 0.01 in the mean would have.
 
 Where the density is much stiffer than where the step size was tuned, a step fails: its energy error
-exceeds 2 + 4 √(d / 20), seven times what is usual. It is then taken as 4, if need be as 16 smaller
-steps over the same time, so that no chain gets stuck or flies off.
+exceeds 2 + 4 √(d / 20), more than eight standard deviations of a usual one. It is then taken as 4,
+if need be as 16 smaller steps over the same time, so that no chain gets stuck or flies off.
 
 What is exact and what is biased: like every unadjusted method this one has a bias, hardly any on a
 Gaussian. Its step size is chosen such that it is small elsewhere; `shoal.inference.sample`
