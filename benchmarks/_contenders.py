@@ -1,14 +1,14 @@
 """Samplers side by side: draws of all steps, gradients counted, CPU seconds.
 
-Every contender gets a problem, a key, the number of warm-up steps and of draws, and runs four
-chains in float32 from the problem's own starts, which are the same for all. It is run twice, with
-two keys; the second run, which compiles nothing, is the one that is measured.
+Every contender is made for a problem, a number of warm-up steps and of draws; called with a key,
+it runs four chains in float32 from the problem's own starts, which are the same for all. At its
+first call it runs twice, with two keys, so that no run that is measured compiles anything.
 """
 
 import functools
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import blackjax
 import jax
@@ -42,12 +42,23 @@ class Run(NamedTuple):
     seconds: float
 
 
-def measured(call: Callable[[jax.Array], Any], key: jax.Array) -> tuple[Any, float]:
-    """Return a call's result for ``key`` and its CPU seconds, compilation excluded."""
-    call(jax.random.fold_in(key, 1))
-    start = time.process_time()
-    result = call(key)
-    return result, time.process_time() - start
+Contender: TypeAlias = Callable[[jax.Array], Run]
+
+
+class Measured:
+    """A function of a key; called, it returns its result and the CPU seconds that took."""
+
+    def __init__(self, call: Callable[[jax.Array], Any]):
+        self._call = call
+        self._is_compiled = False
+
+    def __call__(self, key: jax.Array) -> tuple[Any, float]:
+        if not self._is_compiled:
+            self._call(jax.random.fold_in(key, 1))
+            self._is_compiled = True
+        start = time.process_time()
+        result = self._call(key)
+        return result, time.process_time() - start
 
 
 def starts(problem: Problem, key: jax.Array) -> jax.Array:
@@ -56,24 +67,29 @@ def starts(problem: Problem, key: jax.Array) -> jax.Array:
 
 
 def shoal(
-    sampler: Any, per_step: int, per_iteration: int, problem: Problem, key: jax.Array,
-    num_warmup: int, num_samples: int,
-) -> Run:  # fmt: skip
+    sampler: Any, per_step: int, per_iteration: int, problem: Problem, num_warmup: int,
+    num_samples: int,
+) -> Contender:  # fmt: skip
     """Run `shoal.inference.sample`, whose result counts its own gradients."""
     target = as_target(problem)
     call = lambda key: sample(
         key, target, sampler, init=starts(problem, key), num_chains=CHAINS, num_warmup=num_warmup,
         num_samples=num_samples, progress=False, on_failure="ignore",
     )  # fmt: skip
-    result, seconds = measured(call, key)
-    draws = result.posterior["position"]
-    gradients = np.full(draws.shape[:2], per_step)
-    if per_iteration:
-        gradients = gradients + per_iteration * result.sample_stats["n_steps"]
-    return Run(draws, gradients, result.num_gradients_warmup / CHAINS, seconds)
+    measured = Measured(call)
+
+    def run(key: jax.Array) -> Run:
+        result, seconds = measured(key)
+        draws = result.posterior["position"]
+        gradients = np.full(draws.shape[:2], per_step)
+        if per_iteration:
+            gradients = gradients + per_iteration * result.sample_stats["n_steps"]
+        return Run(draws, gradients, result.num_gradients_warmup / CHAINS, seconds)
+
+    return run
 
 
-def numpyro_nuts(problem: Problem, key: jax.Array, num_warmup: int, num_samples: int) -> Run:
+def numpyro_nuts(problem: Problem, num_warmup: int, num_samples: int) -> Contender:
     """Run NumPyro's NUTS with its vectorised chains."""
     potential = lambda x: -problem.log_density(x)
     mcmc = MCMC(
@@ -89,18 +105,20 @@ def numpyro_nuts(problem: Problem, key: jax.Array, num_warmup: int, num_samples:
         steps = np.asarray(mcmc.get_extra_fields(group_by_chain=True)["num_steps"])
         return np.asarray(mcmc.get_samples(group_by_chain=True)), steps, warmup.mean(0).sum()
 
-    (draws, steps, warmup), seconds = measured(call, key)
-    return Run(draws, steps, float(warmup), seconds)
+    measured = Measured(call)
+
+    def run(key: jax.Array) -> Run:
+        (draws, steps, warmup), seconds = measured(key)
+        return Run(draws, steps, float(warmup), seconds)
+
+    return run
 
 
-def blackjax_adjusted_mclmc(
-    problem: Problem, key: jax.Array, num_warmup: int, num_samples: int
-) -> Run:
+def blackjax_adjusted_mclmc(problem: Problem, num_warmup: int, num_samples: int) -> Contender:
     """Run BlackJAX's adjusted MCLMC with its own tuning, at its defaults, two steps a path."""
     mean_steps = lambda key, mean: jnp.ceil(jax.random.uniform(key) * _rescale(mean))
     kernel = blackjax.adjusted_mclmc_dynamic.build_kernel(integration_steps_fn=mean_steps)
 
-    @jax.jit
     def chain(key: jax.Array, position: jax.Array) -> Any:
         key_init, key_tune, key_run = jax.random.split(key, 3)
         state = blackjax.adjusted_mclmc_dynamic.init(position, problem.log_density, key_init)
@@ -120,12 +138,19 @@ def blackjax_adjusted_mclmc(
         _, kept = jax.lax.scan(step, state, jax.random.split(key_run, num_samples))
         return kept, taken
 
+    chains = jax.jit(jax.vmap(chain))
+
     def call(key: jax.Array) -> Any:
-        found = jax.vmap(chain)(jax.random.split(key, CHAINS), starts(problem, key))
+        found = chains(jax.random.split(key, CHAINS), starts(problem, key))
         return jax.tree.map(np.asarray, found)
 
-    ((draws, steps), taken), seconds = measured(call, key)
-    return Run(draws, 2 * steps, 2 * float(np.mean(taken)), seconds)
+    measured = Measured(call)
+
+    def run(key: jax.Array) -> Run:
+        ((draws, steps), taken), seconds = measured(key)
+        return Run(draws, 2 * steps, 2 * float(np.mean(taken)), seconds)
+
+    return run
 
 
 def _rescale(mean: jax.Array) -> jax.Array:
@@ -133,8 +158,8 @@ def _rescale(mean: jax.Array) -> jax.Array:
     return 2 * mean - 1
 
 
-def contenders() -> dict[str, Callable[..., Run]]:
-    """Return all contenders by name: functions of problem, key, warm-up steps and draws."""
+def contenders() -> dict[str, Callable[[Problem, int, int], Contender]]:
+    """Return makers of all contenders by name: functions of problem, warm-up steps and draws."""
     ours = functools.partial
     return {
         "auto": ours(shoal, langevin.auto(), 1, 1),

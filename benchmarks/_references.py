@@ -18,7 +18,8 @@ from shoal.inference.summary import summarize
 DRAWS = {
     "breast cancer": 2000,
     "German credit": 1500,
-    "stochastic volatility": 3000,
+    "Brownian motion": 16_000,
+    "stochastic volatility": 12_000,
     "item response": 1200,
 }
 

@@ -35,9 +35,15 @@ from shoal.inference.summary import summarize
 
 # Steps of warm-up, and for each kind of contender draws, by how hard a problem is.
 WARMUP = 1000
-DRAWS = {"auto": 10_000, "auto, adjusted": 1000, "BlackJAX MCLMC": 5000, "other": 1000}
+DRAWS = {
+    "auto": 10_000,
+    "auto, adjusted": 1000,
+    "BlackJAX NUTS": 1000,
+    "NumPyro NUTS": 1000,
+    "BlackJAX MCLMC": 5000,
+    "BlackJAX adjusted MCLMC": 5000,
+}
 HARDER = {"Gaussian, condition 10,000": 4, "Brownian motion": 4, "stochastic volatility": 4}
-ADJUSTED_MCLMC = 5000
 
 
 class Rating(NamedTuple):
@@ -84,19 +90,16 @@ def gradients_until_accurate(runs: list[Run], moments: Moments) -> float:
 
 def compare(problem: Problem, options: Options, seeds: int) -> dict[str, Rating]:
     """Run all contenders, in turns over the seeds, and print what they reached."""
-    runs: dict[str, list[Run]] = {name: [] for name in contenders()}
-    factor = HARDER.get(problem.name, 1)
+    scale = 4 if options.quick else 1
+    made = {}
+    for name, make in contenders().items():
+        # NUTS takes long trajectories where others need more draws.
+        draws = DRAWS[name] * (1 if "NUTS" in name else HARDER.get(problem.name, 1))
+        made[name] = make(problem, WARMUP // scale, draws // scale)
+    runs: dict[str, list[Run]] = {name: [] for name in made}
     for seed in range(seeds):
-        for name, contender in contenders().items():
-            draws = DRAWS.get(name, DRAWS["other"])
-            if name == "BlackJAX adjusted MCLMC":
-                draws = ADJUSTED_MCLMC
-            # NUTS takes long trajectories where others need more draws.
-            draws *= 1 if "NUTS" in name else factor
-            scale = 4 if options.quick else 1
-            runs[name].append(
-                contender(problem, jax.random.key(seed), WARMUP // scale, draws // scale)
-            )
+        for name, contender in made.items():
+            runs[name].append(contender(jax.random.key(seed)))
     ratings = {name: rate(found, problem.moments) for name, found in runs.items()}
     print(f"\n{problem.name}, d = {problem.dim}")
     print(
@@ -145,9 +148,9 @@ def show_funnels(options: Options) -> None:
     for name, make in funnels().items():
         problem = make()
         print(f"\n{name}: converged only if R-hat < 1.01 and ESS >= 400")
-        for sampler, contender in contenders().items():
-            draws = DRAWS.get(sampler, DRAWS["other"]) // (4 if options.quick else 1)
-            run: Any = contender(problem, jax.random.key(0), WARMUP, draws)
+        for sampler, make_contender in contenders().items():
+            draws = DRAWS[sampler] // (4 if options.quick else 1)
+            run: Any = make_contender(problem, WARMUP, draws)(jax.random.key(0))
             summary = summarize(Result({"x": run.draws}, {}))
             spread = float(run.draws[..., 0].std())
             print(f"{sampler:24} sd of the first {spread:6.2f}  {summary.verdict()}", flush=True)
