@@ -8,10 +8,12 @@ if TYPE_CHECKING:
     from shoal.sampling.core import (
         algorithm as algorithm,
         bandwidth as bandwidth,
+        denoiser as denoiser,
         kernels as kernels,
         pairwise as pairwise,
         particles as particles,
         random as random,
+        schedules as schedules,
     )
 else:
     __getattr__, __dir__, __all__ = attach(
@@ -20,10 +22,12 @@ else:
             "shoal.sampling.core": [
                 "algorithm",
                 "bandwidth",
+                "denoiser",
                 "kernels",
                 "pairwise",
                 "particles",
                 "random",
+                "schedules",
             ]
         },
     )
