@@ -28,9 +28,14 @@ GLOBAL_SETTINGS = (
     "jax_numpy_dtype_promotion",
     "jax_numpy_rank_promotion",
 )
-# Fewer passes, and no fused loops: a third of the time to compile, other rounding, slower programs.
+# Fewer passes, no fused loops, no program in 32 parts: a quarter of the time to compile, other
+# rounding, slower programs.
 USUAL_OPTIONS = compiler.get_compile_options
-QUICK = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", False))
+QUICK = (
+    ("xla_backend_optimization_level", 0),
+    ("xla_cpu_use_fusion_emitters", False),
+    ("xla_cpu_parallel_codegen_split_count", 1),
+)
 # These run first, so that no worker is left alone with one of them, and the many short ones last.
 LONG = ("test_sample", "test_devices", "test_demo", "test_hosts", "test_readme", "test_examples")
 SHORT = ("test_mutants", "test_bad_input")
