@@ -69,8 +69,8 @@ def frechet_distance(samples: Any, mean: Any, covariance: Any) -> float:
     x = np.asarray(samples, np.float64).reshape(-1, dim)
     if len(x) < 2:
         raise ValueError(f"samples must be at least 2 for a covariance, got shape {samples.shape}")
-    mean = _real("mean", mean, (dim,))
-    root = _root_of_covariance(_real("covariance", covariance, (dim, dim)))
+    mean = _moment("mean", mean, (dim,), samples)
+    root = _root_of_covariance(_moment("covariance", covariance, (dim, dim), samples))
     centred = x - x.mean(axis=0)
     # Rows of zeros make a square root of few samples as wide as the other one.
     centred = np.pad(centred, ((0, max(0, dim - len(x))), (0, 0)))
@@ -80,11 +80,14 @@ def frechet_distance(samples: Any, mean: Any, covariance: Any) -> float:
     return float(np.sum((x.mean(axis=0) - mean) ** 2) + np.sum(gap**2))
 
 
-def _real(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
+def _moment(name: str, value: Any, shape: tuple[int, ...], samples: Any) -> np.ndarray:
     """Return finite real numbers of a shape as float64."""
     array = np.asarray(real_values(name, value), np.float64)
     if array.shape != shape:
-        raise ValueError(f"{name} must have shape {shape} beside these samples, got {array.shape}")
+        raise ValueError(
+            f"{name} must have shape {shape} beside samples of shape {samples.shape}, "
+            f"got {array.shape}"
+        )
     check_finite(name, array)
     return array
 

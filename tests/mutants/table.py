@@ -28,6 +28,7 @@ FAMILIES = (
     "chains",
     "densities",
     "diagnostics",
+    "discrepancy",
     "driver",
     "exponential",
     "guided",
