@@ -18,14 +18,14 @@ class Neighbours(NamedTuple):
 
     Attributes
     ----------
-    distance
+    distances
         Euclidean distance to it, shape ``(m,)``.
-    index
+    indices
         Its place in the data, int32 ``(m,)``.
     """
 
-    distance: jax.Array
-    index: jax.Array
+    distances: jax.Array
+    indices: jax.Array
 
 
 class Memorisation(NamedTuple):
@@ -75,7 +75,7 @@ def nearest_neighbours(samples: Any, data: Any, *, block_size: int | None = None
     Returns
     -------
     Neighbours
-        ``(distance, index)``. Neighbours are looked for tile by tile, in O(m n d) time and
+        ``(distances, indices)``. Neighbours are looked for tile by tile, in O(m n d) time and
         O((m + n) d) memory, by squared distances that are rounded as in
         `shoal.sampling.core.pairwise`: of points equally near up to that, any may be returned. The
         distance is then that of the two points themselves, so that it is 0 for a copy.
@@ -90,7 +90,7 @@ def nearest_neighbours(samples: Any, data: Any, *, block_size: int | None = None
     >>> import jax.numpy as jnp
     >>> data = jnp.array([[0.0, 0.0], [10.0, 0.0]])
     >>> found = nearest_neighbours(jnp.array([[7.0, 4.0], [1.0, 0.0]]), data)
-    >>> found.distance.tolist(), found.index.tolist()
+    >>> found.distances.tolist(), found.indices.tolist()
     ([5.0, 1.0], [1, 0])
     """
     x, y = alike(samples=samples, data=data)
@@ -137,7 +137,7 @@ def memorisation(samples: Any, train: Any, held_out: Any) -> Memorisation:
     """
     x, train, held_out = alike(samples=samples, train=train, held_out=held_out)
     near, usual = (
-        np.asarray(nearest_neighbours(points, train).distance, np.float64)
+        np.asarray(nearest_neighbours(points, train).distances, np.float64)
         for points in (x, held_out)
     )
     sample_median, held_out_median = float(np.median(near)), float(np.median(usual))

@@ -74,7 +74,7 @@ def frechet_distance(samples: Any, mean: Any, covariance: Any) -> float:
     centred = x - x.mean(axis=0)
     # Rows of zeros make a square root of few samples as wide as the other one.
     centred = np.pad(centred, ((0, max(0, dim - len(x))), (0, 0)))
-    sample_root = np.linalg.qr(centred, mode="r").T / np.sqrt(len(x) - 1)
+    sample_root = np.asarray(np.linalg.qr(centred, mode="r")).T / np.sqrt(len(x) - 1)
     left, _, right = np.linalg.svd(root.T @ sample_root)
     gap = sample_root - root @ (left @ right)
     return float(np.sum((x.mean(axis=0) - mean) ** 2) + np.sum(gap**2))

@@ -201,9 +201,9 @@ def test_nearest_neighbours_are_those_of_a_double_loop_and_copies_are_at_zero():
     distance = cdist(samples, data)
     for block_size in (None, 7):
         found = discrepancy.nearest_neighbours(samples, data, block_size=block_size)
-        np.testing.assert_array_equal(found.index, distance.argmin(1))
-        np.testing.assert_allclose(found.distance, distance.min(1), rtol=1e-4)
-        assert (np.asarray(found.distance[20:]) == 0).all()
+        np.testing.assert_array_equal(found.indices, distance.argmin(1))
+        np.testing.assert_allclose(found.distances, distance.min(1), rtol=1e-4)
+        assert (np.asarray(found.distances[20:]) == 0).all()
 
 
 def test_sixty_thousand_images_need_little_more_memory_than_their_own():
