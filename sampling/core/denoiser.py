@@ -19,6 +19,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from shoal.sampling.core import _checks
 from shoal.sampling.core.schedules import Schedule, VariancePreserving, unit_scales
 
 PREDICTIONS = ("data", "noise", "velocity", "flow", "score")
@@ -67,6 +68,7 @@ class Denoiser(eqx.Module):
             )
         if self.schedule is not None and not isinstance(self.schedule, Schedule):
             raise TypeError(f"schedule must be a Schedule, got {type(self.schedule).__name__}")
+        _checks.integer("num_calls", self.num_calls)
         if self.prediction == "velocity" and not isinstance(
             self.schedule, VariancePreserving | None
         ):

@@ -14,6 +14,7 @@ and return NumPy arrays (for tables, in float64) or JAX arrays (inside compiled 
 # ruff: noqa: D102 (methods are documented in the base class)
 
 import dataclasses
+import math
 from types import ModuleType
 from typing import Any
 
@@ -114,17 +115,17 @@ class VPCosine(VariancePreserving):
 
     def half_log_snr(self, t: Any) -> Any:
         xp = _namespace(t)
-        log_alpha = xp.log(xp.cos(self._angle(t))) - np.log(np.cos(self._angle(0.0)))
+        log_alpha = xp.log(xp.cos(self._angle(t))) - math.log(math.cos(self._angle(0.0)))
         return log_alpha - 0.5 * xp.log(-xp.expm1(2 * log_alpha))
 
     def time(self, half_log_snr: Any) -> Any:
         xp = _namespace(half_log_snr)
         log_alpha = -0.5 * xp.logaddexp(-2 * half_log_snr, xp.zeros_like(half_log_snr))
-        angle = xp.arccos(xp.exp(log_alpha) * np.cos(self._angle(0.0)))
-        return angle * 2 * (1 + self.offset) / np.pi - self.offset
+        angle = xp.arccos(xp.exp(log_alpha) * math.cos(self._angle(0.0)))
+        return angle * 2 * (1 + self.offset) / math.pi - self.offset
 
     def _angle(self, t: Any) -> Any:
-        return (t + self.offset) / (1 + self.offset) * np.pi / 2
+        return (t + self.offset) / (1 + self.offset) * math.pi / 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,17 +136,20 @@ class VPDiscrete(VariancePreserving):
 
     def half_log_snr(self, t: Any) -> Any:
         xp = _namespace(t)
-        log_alpha = xp.interp(t, self._times(), np.asarray(self.log_alphas))
+        log_alpha = xp.interp(t, *self._tables(t))
         return log_alpha - 0.5 * xp.log(-xp.expm1(2 * log_alpha))
 
     def time(self, half_log_snr: Any) -> Any:
         xp = _namespace(half_log_snr)
         log_alpha = -0.5 * xp.logaddexp(-2 * half_log_snr, xp.zeros_like(half_log_snr))
-        return xp.interp(-log_alpha, -np.asarray(self.log_alphas), self._times())
+        times, log_alphas = self._tables(half_log_snr)
+        return xp.interp(-log_alpha, -log_alphas, times)
 
-    def _times(self) -> np.ndarray:
+    def _tables(self, like: Any) -> tuple[np.ndarray, np.ndarray]:
+        # Tables in float64 would widen what is interpolated in float32.
+        dtype = like.dtype if isinstance(like, jax.Array) else np.float64
         num = len(self.log_alphas)
-        return np.arange(1, num + 1) / num
+        return (np.arange(1, num + 1) / num).astype(dtype), np.asarray(self.log_alphas, dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,10 +160,11 @@ class VE(VarianceExploding):
     sigma_max: float
 
     def half_log_snr(self, t: Any) -> Any:
-        return -(np.log(self.sigma_min) + t * np.log(self.sigma_max / self.sigma_min))
+        return -(math.log(self.sigma_min) + t * math.log(self.sigma_max / self.sigma_min))
 
     def time(self, half_log_snr: Any) -> Any:
-        return -(half_log_snr + np.log(self.sigma_min)) / np.log(self.sigma_max / self.sigma_min)
+        log_ratio = math.log(self.sigma_max / self.sigma_min)
+        return -(half_log_snr + math.log(self.sigma_min)) / log_ratio
 
 
 class EDM(VarianceExploding):
@@ -220,7 +225,7 @@ def vp_linear(
 
 def vp_cosine(offset: float = 0.008, t_min: float = 1e-3, t_max: float = 0.9946) -> VPCosine:
     """Variance preserving with alpha a cosine (Nichol and Dhariwal 2021, eq. 17)."""
-    offset = _number("offset", offset)
+    offset, t_max = _number("offset", offset), _number("t_max", t_max)
     if not (offset >= 0 and 0 < t_max < 1):
         raise ValueError(
             f"offset must be >= 0 and t_max < 1, where alpha is 0; got {offset:g} and {t_max:g}"
@@ -237,11 +242,13 @@ def vp_discrete(alphas_cumprod: Any) -> VPDiscrete:
         alpha² of the steps, ``(N,)``, falling from below 1 to above 0. Between steps log alpha is
         interpolated linearly. A network that wants the index of a step gets ``N t - 1``.
     """
-    squares = np.asarray(alphas_cumprod, np.float64)
+    squares = np.asarray(_checks.real_values("alphas_cumprod", alphas_cumprod), np.float64)
     if squares.ndim != 1 or squares.size < 2:
         raise ValueError(f"alphas_cumprod must have shape (N,) with N >= 2, got {squares.shape}")
-    if not (np.all(np.diff(squares) < 0) and squares[-1] > 0 and squares[0] < 1):
-        raise ValueError("alphas_cumprod must fall strictly, between 1 and 0, ends excluded")
+    inside = lambda values: (values > 0) & (values < 1)
+    _checks.check_entries("alphas_cumprod", squares, inside, "between 0 and 1, ends excluded")
+    falls = lambda values: np.diff(values, prepend=1.0) < 0
+    _checks.check_entries("alphas_cumprod", squares, falls, "smaller at every step")
     return VPDiscrete(1 / squares.size, 1.0, tuple((0.5 * np.log(squares)).tolist()))
 
 
@@ -268,7 +275,7 @@ def flow(shift: float = 1.0, t_min: float = 1e-3, t_max: float = 0.999) -> Flow:
     t_min, t_max
         May be 0 and 1, where λ is infinite, for grids that are not even in λ.
     """
-    shift = _number("shift", shift)
+    shift, t_max = _number("shift", shift), _number("t_max", t_max)
     if not (shift > 0 and t_max <= 1):
         raise ValueError(f"shift must be > 0 and t_max <= 1, got {shift:g} and {t_max:g}")
     return Flow(t_min, t_max, shift)
