@@ -23,8 +23,8 @@ import numpy as np
 from shoal.sampling.core.schedules import unit_scales
 
 # Inputs of a row after the registers, in this order.
-DATA, DERIVATIVE, NOISE = "data", "derivative", "noise"
-INPUTS = (DATA, DERIVATIVE, NOISE)
+DATA, DERIVATIVE, NOISE, ONE = "data", "derivative", "noise", "one"
+INPUTS = (DATA, DERIVATIVE, NOISE, ONE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,10 @@ class Atom:
     kind: str
     row: int
     index: int = 0
+
+
+# The number one, which every row has and none has to remember.
+_ONE = Atom(ONE, -1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +67,11 @@ class Expression:
 
     def __truediv__(self, factor: Any) -> "Expression":
         return self * (1 / factor)
+
+
+def constant(value: Any) -> Expression:
+    """Return what does not depend on the run: a scalar or an array of the event's shape."""
+    return Expression({_ONE: value})
 
 
 class Evaluation(NamedTuple):
@@ -107,7 +116,7 @@ class Program(NamedTuple):
         ``(N, R, C, *shape)`` with R registers and C = R + number of inputs; ``shape`` is that of
         one sample where coefficients differ between its entries, else empty.
     inputs
-        Which of ``"data", "derivative", "noise"`` follow the registers.
+        Which of ``"data", "derivative", "noise", "one"`` follow the registers.
     noise
         For each row the ends in λ and the decay η of the piece of Brownian motion that its noise
         is, ``(N, 3)``; NaN where it is a fresh draw.
@@ -178,6 +187,7 @@ class Tape:
             for expression in definitions.values():
                 last_use.update({atom: row for atom in expression.terms})
         used = {atom.kind for atom in last_use}
+        last_use.pop(_ONE, None)
         inputs = tuple(name for name in INPUTS if name == DATA or name in used)
         live = _live(self._rows, last_use, inputs)
         matrices = _matrices(self._rows, live, _slots(live), inputs)
@@ -228,7 +238,7 @@ def _matrices(
     for row, definitions in enumerate(rows):
         column = dict(slots[row])
         for i, name in enumerate(inputs):
-            column[Atom(name, row)] = num_registers + i
+            column[_ONE if name == ONE else Atom(name, row)] = num_registers + i
         for atom in live[row + 1]:
             terms = definitions[atom].terms if atom in definitions else {atom: 1.0}
             for term, factor in terms.items():

@@ -12,7 +12,7 @@ from shoal.sampling.core import _checks, random
 from shoal.sampling.core.denoiser import Denoiser
 from shoal.sampling.core.schedules import Schedule
 from shoal.sampling.diffusion import grids, noise
-from shoal.sampling.diffusion.program import DATA, DERIVATIVE, NOISE, Program
+from shoal.sampling.diffusion.program import DATA, DERIVATIVE, NOISE, ONE, Program
 
 Steps: TypeAlias = Callable[[int], np.ndarray]
 
@@ -278,6 +278,8 @@ def scan(
         failed_at = jnp.where((failed_at < 0) & ~is_finite, row, failed_at)
         if NOISE in structure.inputs:
             seen[NOISE] = draw(row, piece)
+        if ONE in structure.inputs:
+            seen[ONE] = jnp.ones_like(position)
         columns = (*registers, *(seen[name] for name in structure.inputs))
 
         def register(index: int) -> jax.Array:
