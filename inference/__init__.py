@@ -14,6 +14,12 @@ if TYPE_CHECKING:
         plot as plot,
         run as run,
     )
+    from shoal.inference._generate import (
+        Generated as Generated,
+        GenerationError as GenerationError,
+        GenerationWarning as GenerationWarning,
+        generate as generate,
+    )
     from shoal.inference._journal import Checkpoint as Checkpoint
     from shoal.inference._sample import (
         SamplingError as SamplingError,
@@ -29,6 +35,12 @@ else:
         __name__,
         {
             "shoal.inference": ["checkpoint", "diagnostics", "plot", "run"],
+            "shoal.inference._generate": [
+                "Generated",
+                "GenerationError",
+                "GenerationWarning",
+                "generate",
+            ],
             "shoal.inference._sample": ["SamplingError", "SamplingWarning", "resume", "sample"],
             "shoal.inference.cache": ["enable_compilation_cache"],
             "shoal.inference._journal": ["Checkpoint"],
