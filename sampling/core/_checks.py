@@ -115,6 +115,15 @@ def check_flag(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
+def choice(name: str, value: Any, accepted: tuple[Any, ...]) -> Any:
+    """Return ``value`` if it is one of ``accepted``, of the same type; else raise."""
+    for one in accepted:
+        if type(value) is type(one) and value == one:
+            return value
+    kind = ValueError if type(value) in map(type, accepted) else TypeError
+    raise kind(f"{name} must be one of {', '.join(map(repr, accepted))}; got {value!r}")
+
+
 def check_entries(name: str, value: Any, is_good: Callable[[np.ndarray], Any], wanted: str) -> None:
     """Raise ``ValueError`` for the first entry of a concrete array that is not good."""
     if isinstance(value, jax.core.Tracer):

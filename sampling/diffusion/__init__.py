@@ -3,6 +3,7 @@
 from shoal.sampling.core.schedules import edm, flow, ve, vp_cosine, vp_discrete, vp_linear
 from shoal.sampling.diffusion.dpm_solver import ddim, dpm_solver_pp
 from shoal.sampling.diffusion.solver import Record, solve
+from shoal.sampling.diffusion.unipc import unipc
 
 __all__ = [
     "Record",
@@ -11,6 +12,7 @@ __all__ = [
     "edm",
     "flow",
     "solve",
+    "unipc",
     "ve",
     "vp_cosine",
     "vp_discrete",
