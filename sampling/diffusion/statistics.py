@@ -1,0 +1,287 @@
+"""Statistics of a model that DPM-Solver-v3 is built on, in one call.
+
+For every entry of a sample and every λ = log(alpha / sigma), over noisy data x = alpha x_0 + sigma z
+at unit variance, with ε the predicted noise (Zheng et al. 2023, DPM-Solver-v3, eqs. 11 and 15)
+
+    l = E[diag(sigma ∂ε/∂x)]                     the linear part of the model,
+    f = e^{-λ} ε - l x / alpha                   what is left of it,
+    s = Cov(f, f') / Var(f),  b = E f' - s E f   the best linear law of f' along the flow.
+
+With D the predicted data, k = 1 - l = E[diag(alpha ∂D/∂x)] and the flow dx/dλ = alpha (D - alpha x)
+
+    f = k x / alpha - D,    f' = (k̇ - k) x / alpha + k D - D',
+
+so that for each λ the moments of x, D and D' are enough: one linearisation of the model and two
+pushes through it. l̇ is the derivative of the spline through l.
+
+The points and the noise are the same for all λ, which makes the estimates smooth in λ, however
+rough they are as estimates. Where f does not vary beyond rounding, s is 0: constant pixels, and all
+of Gaussian data, are then solved exactly.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.interpolate import BSpline, make_interp_spline
+
+from shoal.sampling.core import _checks, random
+from shoal.sampling.core.denoiser import Denoiser
+from shoal.sampling.core.schedules import Schedule, unit_scales
+
+DEGREE = 9
+
+
+class Statistics(NamedTuple):
+    """What `estimate_statistics` finds, in float64.
+
+    Attributes
+    ----------
+    half_log_snr
+        λ, rising, ``(G + 1,)``.
+    l, s, b
+        See the module's head; ``(G + 1, *shape)`` with the shape of a sample, or ``(G + 1,)``.
+    """
+
+    half_log_snr: np.ndarray
+    l: np.ndarray  # noqa: E741 (the name in the literature)
+    s: np.ndarray
+    b: np.ndarray
+
+    def save(self, path: str | Path) -> None:
+        """Write them to a file of NumPy's format npz."""
+        with open(path, "wb") as file:
+            np.savez_compressed(file, **self._asdict())
+
+
+def load_statistics(path: str | Path) -> Statistics:
+    """Read what `Statistics.save` has written."""
+    with np.load(path) as found:
+        if missing := [name for name in Statistics._fields if name not in found]:
+            raise ValueError(f"path {str(path)!r} holds no statistics: {missing} are missing")
+        return Statistics(**{name: found[name] for name in Statistics._fields})
+
+
+class Moments(NamedTuple):
+    """Of x, (D - alpha x) / sigma and D', in this order, over weighted points; all ``(..., *shape)``.
+
+    Attributes
+    ----------
+    weight
+        Number of points so far.
+    mean
+        Means, ``(3, *shape)``.
+    product
+        Products summed around the means, those in `_PAIRS`, ``(5, *shape)``.
+    slope
+        Mean of diag(alpha ∂D/∂x), ``shape``.
+    """
+
+    weight: jax.Array
+    mean: jax.Array
+    product: jax.Array
+    slope: jax.Array
+
+
+_PAIRS = np.array([(0, 0), (0, 1), (1, 1), (0, 2), (1, 2)]).T
+
+
+def estimate_statistics(
+    key: jax.Array, denoiser: Denoiser, schedule: Schedule, samples: jax.Array, *,
+    num_points: int = 120, batch_size: int = 256, num_probes: int = 1, average: bool = False,
+) -> Statistics:  # fmt: skip
+    """Estimate the statistics of a model for `dpm_solver_v3`, once for each model and schedule.
+
+    Parameters
+    ----------
+    key
+        Typed key.
+    denoiser
+        The model.
+    schedule
+        Its t_max and t_min are where the statistics begin and end.
+    samples
+        Points of data, ``(n, ...)``, float32 or float64; a thousand are enough. They are noised
+        here. The result is about the accuracy of the solver alone: whatever the points, what is
+        solved is the model's own flow.
+    num_points
+        Number G of intervals in λ, which are equal.
+    batch_size
+        Points per call of the model. Memory is that of one batch, of the noise for all points and
+        of the result.
+    num_probes
+        Random probes of the diagonal for each point and λ.
+    average
+        Give all entries of a sample the same statistics. Without it the solver's coefficients are
+        arrays of the shape of a sample.
+
+    Returns
+    -------
+    Statistics
+        On the host, in float64; the model is called in the dtype of ``samples``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not of the kind above, λ is infinite at an end of ``schedule``, or the
+        model returns NaN or infinity.
+
+    Examples
+    --------
+    Of Gaussian data N(1, 0.25) the model is linear: l = sigma² / (0.25 alpha² + sigma²), s = 0.
+
+    >>> from shoal.sampling.diffusion import edm
+    >>> denoiser = Denoiser(lambda x, t: (0.25 * x + t**2) / (0.25 + t**2), "data", edm())
+    >>> points = 1 + 0.5 * jax.random.normal(jax.random.key(0), (64, 1))
+    >>> found = estimate_statistics(jax.random.key(1), denoiser, edm(0.5, 2.0), points)
+    >>> found.l[[0, -1], 0].round(3), found.s[60, 0]
+    (array([0.941, 0.5  ]), np.float64(0.0))
+    """
+    random.check_key(key)
+    if not isinstance(denoiser, Denoiser):
+        raise TypeError(f"denoiser must be a Denoiser, got {type(denoiser).__name__}")
+    if not isinstance(schedule, Schedule):
+        raise TypeError(f"schedule must be a Schedule, got {type(schedule).__name__}")
+    samples = _checks.real_array("samples", samples, ("n", *np.shape(samples)[1:]))
+    _checks.check_finite("samples", samples)
+    num_points = _checks.integer("num_points", num_points, 2)
+    batch_size = min(_checks.integer("batch_size", batch_size), len(samples))
+    num_probes = _checks.integer("num_probes", num_probes)
+    _checks.check_flag("average", average)
+    with np.errstate(divide="ignore"):
+        ends = schedule.half_log_snr(np.array([schedule.t_max, schedule.t_min]))
+    if not np.isfinite(ends).all():
+        raise ValueError(
+            f"schedule must have a finite log(alpha / sigma) at t_max and t_min, got {ends}"
+        )
+    grid = np.linspace(*ends, num_points + 1)
+    moments = _moments(
+        key, denoiser.on(schedule), samples, jnp.asarray(grid, samples.dtype), batch_size,
+        num_probes,
+    )  # fmt: skip
+    host = Moments(*(np.asarray(part, np.float64) for part in moments))
+    is_good = np.isfinite(np.concatenate([host.mean, host.product], axis=1))
+    if not (is_good.all() and np.isfinite(host.slope).all()):
+        bad = ~is_good.reshape(len(grid), -1).all(1)
+        where = grid[bad][0] if bad.any() else grid[0]
+        raise ValueError(
+            f"the denoiser returned NaN or infinity where log(alpha / sigma) is {where:.3f}"
+        )
+    return _solve(grid, host, float(jnp.finfo(samples.dtype).eps), average)
+
+
+@eqx.filter_jit
+def _moments(
+    key: jax.Array, denoiser: Denoiser, samples: jax.Array, grid: jax.Array, batch_size: int,
+    num_probes: int,
+) -> Moments:  # fmt: skip
+    """Return moments for every λ of ``grid``; a loop over λ of loops over batches."""
+    num, event = len(samples), samples.shape[1:]
+    ids = jnp.arange(num)
+    noise = random.normal(key, ids, 0, event, samples.dtype)
+    signs = probes(key, num, (num_probes, *event), samples.dtype)
+    num_batches = -(-num // batch_size)
+
+    def cut(array: jax.Array) -> jax.Array:
+        padded = jnp.resize(array, (num_batches * batch_size, *array.shape[1:]))
+        return padded.reshape(num_batches, batch_size, *array.shape[1:])
+
+    weights = (jnp.arange(num_batches * batch_size) < num).astype(samples.dtype)
+    batches = (cut(samples), cut(noise), cut(signs), weights.reshape(num_batches, -1))
+    zeros = lambda *leading: jnp.zeros((*leading, *event), samples.dtype)
+    empty = Moments(jnp.zeros((), samples.dtype), zeros(3), zeros(5), zeros())
+
+    def at(half_log_snr: jax.Array) -> Moments:
+        more = lambda so_far, batch: (_merge(so_far, _batch(denoiser, half_log_snr, batch)), None)
+        return jax.lax.scan(more, empty, batches)[0]
+
+    return jax.lax.map(at, grid)
+
+
+def probes(key: jax.Array, num: int, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Draw signs for ``num`` points, ``(num, *shape)``: unbiased and balanced between points.
+
+    Entry i of point j is the sign of entry (j, i) of a Hadamard matrix, times a random sign for
+    each i. The product of the signs of two entries has mean zero, as for independent ones, and its
+    sum over all points of a full matrix is zero too: what all points have in common outside of the
+    diagonal does not disturb its estimate. Further blocks of entries have another sign per point.
+    """
+    size = int(np.prod(shape))
+    order = 1 << max(num.bit_length() - 1, 0)
+    entry, point = jnp.arange(size), jnp.arange(num)
+    parity = jax.lax.population_count(point[:, None] & (entry % order)) & 1
+    per_entry = random.normal(key, jnp.arange(1), 1, (size,), dtype) < 0
+    blocks = random.normal(key, point, 2, (-(-size // order),), dtype) < 0
+    odd = (parity == 1) ^ per_entry ^ blocks[:, entry // order]
+    return jnp.where(odd, -1, 1).astype(dtype).reshape(num, *shape)
+
+
+def _batch(denoiser: Denoiser, half_log_snr: jax.Array, batch: tuple[jax.Array, ...]) -> Moments:
+    samples, noise, signs, weights = batch
+    alpha, sigma = unit_scales(half_log_snr)
+    x = alpha * samples + sigma * noise
+    data, push = jax.linearize(denoiser.data, x, half_log_snr)
+    derivative = push(alpha * (data - alpha * x), jnp.ones_like(half_log_snr))
+    total = jnp.sum(weights)
+    mean = lambda values: jnp.tensordot(weights, values, 1, precision="highest") / total
+    # One probe after the other, for the memory of one.
+    diagonal = lambda sign: mean(sign * push(alpha * sign, jnp.zeros_like(half_log_snr)))
+    slope = jnp.mean(jax.lax.map(diagonal, jnp.moveaxis(signs, 1, 0)), axis=0)
+    # Both of unit size at all λ, with f a combination of them without cancellation.
+    values = jnp.stack([x, (data - alpha * x) / sigma, derivative], axis=1)
+    means = mean(values)
+    apart = values - means
+    product = mean(apart[:, _PAIRS[0]] * apart[:, _PAIRS[1]]) * total
+    return Moments(total, means, product, slope)
+
+
+def _merge(a: Moments, b: Moments) -> Moments:
+    """Combine the moments of two sets of points (Chan, Golub and LeVeque 1983)."""
+    weight = a.weight + b.weight
+    share = b.weight / weight
+    apart = b.mean - a.mean
+    between = apart[_PAIRS[0]] * apart[_PAIRS[1]] * a.weight * share
+    mean, slope = a.mean + share * apart, a.slope + share * (b.slope - a.slope)
+    return Moments(weight, mean, a.product + b.product + between, slope)
+
+
+def _solve(grid: np.ndarray, moments: Moments, eps: float, average: bool) -> Statistics:
+    """Turn moments into l, s and b."""
+    wide = lambda values: values.reshape(-1, *[1] * (moments.slope.ndim - 1))
+    pool = (
+        functools.partial(np.mean, axis=tuple(range(1, moments.slope.ndim)), keepdims=True)
+        if average
+        else np.asarray
+    )
+    alpha, sigma = (wide(part) for part in unit_scales(grid))
+    slope = pool(moments.slope)
+    slope_dot = spline(grid, slope).derivative()(grid)
+    # f = p x - sigma r and f' = q x + slope sigma r - D' with r = (D - alpha x) / sigma.
+    p = (slope - alpha**2) / alpha
+    q = (slope_dot - slope * sigma**2) / alpha
+    mean = np.moveaxis(moments.mean, 1, 0)
+    xx, xr, rr, xd, rd = np.moveaxis(moments.product, 1, 0) / wide(moments.weight)
+    f, f_dot = p * mean[0] - sigma * mean[1], q * mean[0] + slope * sigma * mean[1] - mean[2]
+    variance = pool(p**2 * xx - 2 * p * sigma * xr + sigma**2 * rr)
+    covariance = pool(
+        p * (q * xx + slope * sigma * xr - xd) - sigma * (q * xr + slope * sigma * rr - rd)
+    )
+    # Where it is of the size of rounding s is 0, and towards that it is led smoothly.
+    floor = 64 * eps * pool(p**2 * xx + sigma**2 * rr)
+    is_known = variance > floor
+    fade = np.square(1 - np.divide(floor, variance, out=np.ones_like(floor), where=is_known))
+    s = fade * np.divide(covariance, variance, out=np.zeros_like(floor), where=is_known)
+    b = pool(f_dot) - s * pool(f)
+    if average:
+        slope, s, b = (part.reshape(-1) for part in (slope, s, b))
+    return Statistics(grid, 1 - slope, s, b)
+
+
+def spline(grid: np.ndarray, values: np.ndarray) -> BSpline:
+    """Return the spline through values on a grid, of degree 9 or the most that the grid allows."""
+    degree = min(DEGREE, len(grid) - 1)
+    return make_interp_spline(grid, values, degree - 1 + degree % 2)
