@@ -10,6 +10,7 @@ from shoal.sampling.diffusion.exponential import (
     halved_weights,
     midpoint_weights,
 )
+from shoal.sampling.diffusion.singlestep import Singlestep
 from shoal.sampling.diffusion.solver import LinearSolver
 
 
@@ -37,6 +38,32 @@ def ddim(eta: float = 0.0) -> LinearSolver:
     return StochasticDDIM(eta) if eta else Multistep("data", 1)
 
 
+def dpm_solver(order: int = 3, *, variant: str = "midpoint") -> LinearSolver:
+    """DPM-Solver: single steps through predictions of the noise.
+
+    Parameters
+    ----------
+    order
+        1, 2 or 3: a step goes over as many intervals of the grid and calls the denoiser at each.
+        Steps at the end are of lower order where the number of intervals asks for it, and an
+        interval where λ is infinite is a step of its own.
+    variant
+        ``"midpoint"``, the weights published: of order 2 on all grids and of order 3 on smooth
+        ones; or ``"taylor"``: exact for polynomials in λ, and of order 3 on all grids.
+
+    References
+    ----------
+    Lu, Zhou, Bao, Chen, Li and Zhu (2022), DPM-Solver, algorithms 1, 2 and 3.
+
+    Examples
+    --------
+    >>> dpm_solver(3).order
+    3
+    """
+    _choice("variant", variant, ("midpoint", "taylor"))
+    return Singlestep("noise", _order(order), variant)
+
+
 def dpm_solver_pp(
     order: int = 2, multistep: bool = True, sde: bool = False, *, variant: str = "midpoint",
     eta: float = 1.0, compat: str | None = None,
@@ -56,7 +83,7 @@ def dpm_solver_pp(
     variant
         How two points are used: ``"midpoint"`` as published, or ``"taylor"``, exact for linear
         predictions. Both are second order. Three points are always used exactly in multistep
-        solvers.
+        solvers; in single steps as `dpm_solver` says.
     eta
         Rate at which noise is renewed, with ``sde``; 0 is the probability-flow equation.
     compat
@@ -79,7 +106,9 @@ def dpm_solver_pp(
     _choice("compat", compat, (None, "upstream"))
     eta = _rate("eta", eta)
     if not multistep:
-        raise NotImplementedError
+        if sde:
+            raise ValueError("sde must be False with multistep=False, got True")
+        return Singlestep("data", order, variant)
     rule = midpoint_weights if variant == "midpoint" else exponential_weights
     if compat == "upstream":
         rule = halved_weights(rule)
