@@ -8,8 +8,13 @@ if __name__ != "shoal.models":
     raise ImportError(f"import this package as 'shoal.models', not as {__name__!r}")
 
 if TYPE_CHECKING:
-    from shoal.models import densities as densities, posteriors as posteriors, spiked as spiked
+    from shoal.models import (
+        denoisers as denoisers,
+        densities as densities,
+        posteriors as posteriors,
+        spiked as spiked,
+    )
 else:
     __getattr__, __dir__, __all__ = attach(
-        __name__, {"shoal.models": ["densities", "posteriors", "spiked"]}
+        __name__, {"shoal.models": ["denoisers", "densities", "posteriors", "spiked"]}
     )

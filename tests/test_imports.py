@@ -20,6 +20,7 @@ LAZY = (
     "shoal",
     "shoal.inference",
     "shoal.models",
+    "shoal.models.denoisers",
     "shoal.models.posteriors",
     "shoal.sampling",
     "shoal.sampling.core",

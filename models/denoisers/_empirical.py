@@ -17,7 +17,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from shoal.models._density import check_draw, float_dtype
 from shoal.models.denoisers._mixture import largest_ratio, rows
@@ -149,7 +148,7 @@ def empirical(data: Any, bandwidth: float = 0.0, *, block_size: int | None = Non
 
     Examples
     --------
-    >>> denoiser = empirical(np.array([[-1.0], [1.0]]))
+    >>> denoiser = empirical([[-1.0], [1.0]])
     >>> denoiser.fn(jnp.array([[0.0], [0.9]]), jnp.float32(0.1))
     Array([[0.],
            [1.]], dtype=float32)

@@ -50,7 +50,7 @@ class Denoiser(eqx.Module):
 
     >>> from shoal.sampling.core.schedules import vp_linear
     >>> denoiser = Denoiser(lambda x, t: 0.5 * x, "data", vp_linear())
-    >>> denoiser.data(jnp.ones((1, 2)), jnp.float32(0.0))
+    >>> denoiser.data(jnp.ones((1, 2)), jnp.float32(0.0)).round(4)
     Array([[0.5, 0.5]], dtype=float32)
     """
 

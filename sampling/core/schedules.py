@@ -43,8 +43,8 @@ class Schedule:
             object.__setattr__(self, name, _number(name, getattr(self, name)))
         if not 0 <= self.t_min < self.t_max:
             raise ValueError(
-                f"t_min and t_max must satisfy 0 <= t_min < t_max, got {self.t_min:g} and "
-                f"{self.t_max:g}"
+                f"t_min and t_max must satisfy 0 <= t_min < t_max, got {self.t_min} and "
+                f"{self.t_max}"
             )
 
     def half_log_snr(self, t: Any) -> Any:
@@ -218,17 +218,23 @@ def vp_linear(
     low, high = _number("beta_min", beta_min), _number("beta_max", beta_max)
     if not 0 < low < high:
         raise ValueError(
-            f"beta_min and beta_max must satisfy 0 < beta_min < beta_max, got {low:g} and {high:g}"
+            f"beta_min and beta_max must satisfy 0 < beta_min < beta_max, got {low} and {high}"
         )
     return VPLinear(_positive_start(t_min), t_max, low, high)
 
 
 def vp_cosine(offset: float = 0.008, t_min: float = 1e-3, t_max: float = 0.9946) -> VPCosine:
-    """Variance preserving with alpha a cosine (Nichol and Dhariwal 2021, eq. 17)."""
+    """Variance preserving with alpha a cosine (Nichol and Dhariwal 2021, eq. 17).
+
+    Examples
+    --------
+    >>> float(vp_cosine().alpha(np.float64(0.5))).__round__(4)
+    0.7027
+    """
     offset, t_max = _number("offset", offset), _number("t_max", t_max)
     if not (offset >= 0 and 0 < t_max < 1):
         raise ValueError(
-            f"offset must be >= 0 and t_max < 1, where alpha is 0; got {offset:g} and {t_max:g}"
+            f"offset must be >= 0 and t_max < 1, where alpha is 0; got {offset} and {t_max}"
         )
     return VPCosine(_positive_start(t_min), t_max, offset)
 
@@ -241,6 +247,12 @@ def vp_discrete(alphas_cumprod: Any) -> VPDiscrete:
     alphas_cumprod
         alpha² of the steps, ``(N,)``, falling from below 1 to above 0. Between steps log alpha is
         interpolated linearly. A network that wants the index of a step gets ``N t - 1``.
+
+    Examples
+    --------
+    >>> schedule = vp_discrete([0.99, 0.64, 0.04])
+    >>> float(schedule.alpha(np.float64(2 / 3))).__round__(4)
+    0.8
     """
     squares = np.asarray(_checks.real_values("alphas_cumprod", alphas_cumprod), np.float64)
     if squares.ndim != 1 or squares.size < 2:
@@ -255,12 +267,24 @@ def vp_discrete(alphas_cumprod: Any) -> VPDiscrete:
 def ve(
     sigma_min: float = 0.01, sigma_max: float = 50.0, t_min: float = 0.0, t_max: float = 1.0
 ) -> VE:
-    """Variance exploding with sigma(t) geometric in t (Song et al. 2021, eq. 30)."""
+    """Variance exploding with sigma(t) geometric in t (Song et al. 2021, eq. 30).
+
+    Examples
+    --------
+    >>> float(ve(0.01, 100.0).sigma(np.float64(0.5))).__round__(4)
+    1.0
+    """
     return VE(t_min, t_max, *_sigmas(sigma_min, sigma_max))
 
 
 def edm(sigma_min: float = 0.002, sigma_max: float = 80.0) -> EDM:
-    """Variance exploding with sigma itself as time (Karras et al. 2022)."""
+    """Variance exploding with sigma itself as time (Karras et al. 2022).
+
+    Examples
+    --------
+    >>> float(edm().half_log_snr(np.float64(0.5))).__round__(4)
+    0.6931
+    """
     return EDM(*_sigmas(sigma_min, sigma_max))
 
 
@@ -274,15 +298,28 @@ def flow(shift: float = 1.0, t_min: float = 1e-3, t_max: float = 0.999) -> Flow:
         uniform, quadratic and power grids and nothing else: the network always sees t = sigma.
     t_min, t_max
         May be 0 and 1, where λ is infinite, for grids that are not even in λ.
+
+    Examples
+    --------
+    >>> float(flow().time(np.float64(0.0))).__round__(4)
+    0.5
+    >>> float(flow(shift=3.0).warp(0.5))
+    0.75
     """
     shift, t_max = _number("shift", shift), _number("t_max", t_max)
     if not (shift > 0 and t_max <= 1):
-        raise ValueError(f"shift must be > 0 and t_max <= 1, got {shift:g} and {t_max:g}")
+        raise ValueError(f"shift must be > 0 and t_max <= 1, got {shift} and {t_max}")
     return Flow(t_min, t_max, shift)
 
 
 def unit_scales(half_log_snr: Any) -> tuple[Any, Any]:
-    """Return (alpha, sigma) of unit variance: where solvers and tables live."""
+    """Return (alpha, sigma) of unit variance: where solvers and tables live.
+
+    Examples
+    --------
+    >>> [round(float(scale), 4) for scale in unit_scales(np.float64(0.0))]
+    [0.7071, 0.7071]
+    """
     xp = _namespace(half_log_snr)
     half = lambda x: xp.exp(-0.5 * xp.logaddexp(-2 * x, xp.zeros_like(x)))
     return half(half_log_snr), half(-half_log_snr)
@@ -298,7 +335,7 @@ def _number(name: str, value: Any) -> float:
 
 def _positive_start(t_min: float) -> float:
     if not _number("t_min", t_min) > 0:
-        raise ValueError(f"t_min must be > 0, where the noise vanishes; got {t_min:g}")
+        raise ValueError(f"t_min must be > 0, where the noise vanishes; got {float(t_min)}")
     return t_min
 
 
@@ -306,7 +343,6 @@ def _sigmas(sigma_min: float, sigma_max: float) -> tuple[float, float]:
     low, high = _number("sigma_min", sigma_min), _number("sigma_max", sigma_max)
     if not 0 < low < high:
         raise ValueError(
-            "sigma_min and sigma_max must satisfy 0 < sigma_min < sigma_max, got "
-            f"{low:g} and {high:g}"
+            f"sigma_min and sigma_max must satisfy 0 < sigma_min < sigma_max, got {low} and {high}"
         )
     return low, high

@@ -26,6 +26,7 @@ FAMILIES = (
     "bias",
     "brownian",
     "chains",
+    "denoisers",
     "densities",
     "diagnostics",
     "discrepancy",
@@ -44,6 +45,7 @@ FAMILIES = (
     "randomness",
     "spherical",
     "stochastic",
+    "training",
     "warmup",
 )
 
