@@ -29,6 +29,8 @@ from shoal.models.densities import (
     skewed_mixture,
 )
 
+pytestmark = pytest.mark.quick_compiler
+
 MEAN = np.array([1.0, -2.0, 0.5])
 COVARIANCE = np.array([[2.0, 0.6, -0.3], [0.6, 1.0, 0.2], [-0.3, 0.2, 0.5]])
 SPREADS = np.stack([COVARIANCE, np.diag([0.3, 2.0, 1.0]), COVARIANCE[::-1, ::-1]])
@@ -364,6 +366,7 @@ def test_dirichlet_is_impossible_off_the_simplex_without_nan() -> None:
         assert jnp.all(score == 0)
 
 
+@pytest.mark.usual_compiler
 def test_small_concentrations_stay_finite_in_log_odds() -> None:
     density = UnconstrainedDirichlet([0.01, 0.02, 0.05])
     x = draw(density, jax.random.key(7))
@@ -371,6 +374,7 @@ def test_small_concentrations_stay_finite_in_log_odds() -> None:
     assert jnp.all(jnp.isfinite(evaluate(density, x)))
 
 
+@pytest.mark.usual_compiler
 def test_far_points_keep_a_finite_log_density_and_score() -> None:
     for density in (skewed_mixture(), StudentT(2.5, [0.0, 0.0]), UnconstrainedDirichlet(ALPHA[:3])):
         x = jnp.array([[3e4, -2e4]])

@@ -20,6 +20,8 @@ from shoal.models import posteriors
 from shoal.models.posteriors import Posterior
 from shoal.models.posteriors.volatility import autoregression
 
+pytestmark = pytest.mark.quick_compiler
+
 EFFECTS = np.array([28, 8, -3, 7, -1, 1, 18, 12.0])
 STANDARD_ERRORS = np.array([15, 10, 16, 11, 9, 11, 10, 18.0])
 

@@ -12,6 +12,8 @@ from scipy.special import factorial
 
 from shoal.models.spiked import SingleIndex, TensorPCA, hermite, single_index, spiked_tensor
 
+pytestmark = pytest.mark.quick_compiler
+
 WORDS = {2: "ab,a,b", 3: "abc,a,b,c", 4: "abcd,a,b,c,d"}
 
 

@@ -12,6 +12,8 @@ import pytest
 from shoal.sampling import langevin
 from shoal.sampling.core.algorithm import Sampler, Status, proposal_status
 
+pytestmark = pytest.mark.quick_compiler
+
 
 def log_density(x):
     return -0.5 * jnp.sum(x**2)

@@ -11,6 +11,8 @@ from numpyro.contrib.einstein.stein_util import median_bandwidth
 
 from shoal.sampling.core import bandwidth, kernels, pairwise, particles
 
+pytestmark = pytest.mark.quick_compiler
+
 MEDIANS = [rule for rule in bandwidth.RULES if rule != "fixed"]
 
 
@@ -221,6 +223,7 @@ def test_tracked_bandwidth_of_one_point_stays_usable() -> None:
     assert np.all(np.isfinite(kernel_sum(state.bandwidth(20))))
 
 
+@pytest.mark.usual_compiler
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_collapse_is_a_spread_that_rounding_explains(dtype: str, x64: None) -> None:
     eps = np.finfo(dtype).eps

@@ -10,6 +10,8 @@ import pytest
 
 from shoal.sampling.core import kernels
 
+pytestmark = pytest.mark.quick_compiler
+
 RADIAL: dict[str, tuple[kernels.Kernel, Callable[[np.ndarray], np.ndarray]]] = {
     "rbf": (kernels.RBF(1.7), lambda q: np.exp(-q / 1.7)),
     "imq": (kernels.IMQ(1.7), lambda q: 1 / np.sqrt(1 + q / 1.7)),

@@ -11,6 +11,8 @@ from scipy import special
 
 from shoal.sampling.core import kernels, pairwise
 
+pytestmark = pytest.mark.quick_compiler
+
 PairFunction = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -168,6 +170,7 @@ def test_double_sums_with_and_without_the_diagonal(block_size: int | None) -> No
     np.testing.assert_array_equal(near, (all_pairs(_q, x, x) <= 3.0).sum(1) - 1)
 
 
+@pytest.mark.usual_compiler
 @pytest.mark.parametrize("block_size", [None, 100])
 def test_float32_keeps_its_digits_at_an_offset_of_a_thousand(block_size: int | None) -> None:
     n, d = 256, 10
@@ -354,6 +357,7 @@ def test_no_array_grows_with_the_number_of_pairs(name: str, differentiate: bool)
         assert max(sizes) < n * n / 20
 
 
+@pytest.mark.usual_compiler
 @pytest.mark.parametrize(("name", "d"), [("matvec", 10), *((name, 100) for name in REDUCTIONS)])
 def test_compiled_memory_is_within_eight_mebibytes(name: str, d: int) -> None:
     x = jax.ShapeDtypeStruct((4096, d), jnp.float32)
@@ -361,6 +365,7 @@ def test_compiled_memory_is_within_eight_mebibytes(name: str, d: int) -> None:
     assert compiled.memory_analysis().temp_size_in_bytes <= 8 * 2**20
 
 
+@pytest.mark.usual_compiler
 @pytest.mark.parametrize("name", ["both", "softmax mean"])
 def test_compiled_memory_of_derivatives_grows_with_points_not_pairs(name: str) -> None:
     d = 10

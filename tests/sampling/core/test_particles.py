@@ -10,6 +10,8 @@ import pytest
 from shoal.sampling.core import kernels, pairwise, particles
 from shoal.sampling.core.algorithm import Status
 
+pytestmark = pytest.mark.quick_compiler
+
 
 def test_matrix_and_back_is_the_identity():
     ensemble = {"a": jnp.arange(12.0).reshape(4, 3), "b": jnp.arange(4.0), "c": jnp.ones((4, 2, 2))}

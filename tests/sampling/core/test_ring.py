@@ -1,6 +1,5 @@
 """Reductions over a ring of four devices against the same on one, in a process of its own."""
 
-import os
 import subprocess
 import sys
 import textwrap
@@ -69,11 +68,11 @@ SCRIPT = textwrap.dedent("""
 """)
 
 
-def test_ring_of_four_devices_agrees_with_one() -> None:
-    environment = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=4")
+def test_ring_of_four_devices_agrees_with_one(quick_environment: dict[str, str]) -> None:
+    flags = f"{quick_environment['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", SCRIPT],
-        env=environment,
+        env=quick_environment | {"XLA_FLAGS": flags},
         capture_output=True,
         text=True,
         timeout=300,
