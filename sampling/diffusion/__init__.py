@@ -1,17 +1,27 @@
 """Diffusion: noise schedules, solvers that carry noise to data, guidance, search over solvers."""
 
 from shoal.sampling.core.schedules import edm, flow, ve, vp_cosine, vp_discrete, vp_linear
+from shoal.sampling.diffusion.adaptive import adaptive
 from shoal.sampling.diffusion.dpm_solver import ddim, dpm_solver, dpm_solver_pp
+from shoal.sampling.diffusion.encoding import encode, interpolate
+from shoal.sampling.diffusion.heun import heun
+from shoal.sampling.diffusion.likelihood import Likelihood, log_likelihood
 from shoal.sampling.diffusion.solver import Record, solve
 from shoal.sampling.diffusion.unipc import unipc
 
 __all__ = [
+    "Likelihood",
     "Record",
+    "adaptive",
     "ddim",
     "dpm_solver",
     "dpm_solver_pp",
     "edm",
+    "encode",
     "flow",
+    "heun",
+    "interpolate",
+    "log_likelihood",
     "solve",
     "unipc",
     "ve",
