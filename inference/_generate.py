@@ -94,9 +94,10 @@ def generate(
 
     Sample i starts at sigma(t_max) z_i with z_i standard normal. z_i, and the noise of a stochastic
     solver, are functions of ``key`` and i: they are the same in batches of any size, on any number
-    of devices, in an interrupted run and in a longer one. (So are the samples, to the rounding of
-    the network, which XLA may evaluate in another order for another size of batch.) The first
-    Ctrl-C (SIGINT) or SIGTERM ends the run after the current batches.
+    of devices, in an interrupted run and in a longer one. So are the samples, but for the rounding
+    of a network that XLA evaluates in another order for another size of batch, and for an adaptive
+    solver whose steps suit a whole batch. The first Ctrl-C (SIGINT) or SIGTERM ends the run after
+    the batches under way.
 
     Parameters
     ----------
@@ -368,8 +369,8 @@ def _collect(finished: Finished, num_samples: int) -> Generated:
     samples, num_calls, failed_at, trajectory = jax.tree.map(flat, finished.kept)
     if trajectory is not None:
         trajectory = np.moveaxis(trajectory, 0, 1)
-    clock: Any = map(np.asarray, (finished.state.times, finished.state.half_log_snr))
-    record = Record(*clock, num_calls, failed_at, trajectory)
+    times, half_log_snr, *_ = jax.tree.map(np.asarray, finished.state[2:])
+    record = Record(times, half_log_snr, num_calls, failed_at, trajectory)
     return Generated(samples, record, finished.outcome, finished.seconds, finished.compile_seconds)
 
 
@@ -382,11 +383,13 @@ def _problems(generated: Generated, num_samples: int) -> list[str]:
     for step in np.unique(failed[failed >= 0]):
         ids = np.flatnonzero(failed == step)
         named = ", ".join(map(str, ids[:_MOST_NAMED])) + ", ..." * (len(ids) > _MOST_NAMED)
-        what = "the denoiser returned NaN or infinity" if step < last else "the result overflowed"
-        problems.append(
-            f"{len(ids)} of {num} samples are lost: {what} in step {step} (from 0), at time "
-            f"{record.times[step]:.4g} (samples {named})"
-        )
+        what = f"there is no finite result after {step} evaluations"
+        if step < last:
+            what = (
+                f"the denoiser returned NaN or infinity in step {step} (from 0), at time "
+                f"{record.times[step]:.4g}"
+            )
+        problems.append(f"{len(ids)} of {num} samples are lost: {what} (samples {named})")
     if generated.outcome == "interrupted":
         problems.append(f"interrupted after {num} of {num_samples} samples")
     return problems
