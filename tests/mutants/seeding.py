@@ -49,7 +49,8 @@ def seeded(*edits: Edit) -> Iterator[None]:
 def execute(file: str) -> types.ModuleType:
     """Execute a file of ``tests/`` anew, with the package as it is at this moment."""
     path = TESTS / file
-    spec = importlib.util.spec_from_file_location(f"fresh_{path.stem}", path)
+    name = f"fresh_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Loader(name, str(path)))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -58,12 +59,21 @@ def execute(file: str) -> types.ModuleType:
 
 
 class _Loader(SourceFileLoader):
-    def __init__(self, name: str, path: str, source: str) -> None:
+    """Compile a file once for all rows, or the source given instead."""
+
+    def __init__(self, name: str, path: str, source: str | None = None) -> None:
         super().__init__(name, path)
         self.source = source
 
     def get_code(self, fullname: str) -> types.CodeType:
+        if self.source is None:
+            return _code(self.path)
         return compile(self.source, f"<mutant of {fullname}>", "exec")
+
+
+@functools.cache
+def _code(path: str) -> types.CodeType:
+    return compile(Path(path).read_text(encoding="utf-8"), path, "exec")
 
 
 class _Finder:
@@ -71,9 +81,11 @@ class _Finder:
         self.sources = sources
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(name, path) if name in self.sources else None
-        if spec is not None:
-            spec.loader = _Loader(name, spec.origin or "", self.sources[name])
+        if name != "shoal" and not name.startswith("shoal."):
+            return None
+        spec = PathFinder.find_spec(name, path)
+        if spec is not None and isinstance(spec.loader, SourceFileLoader):
+            spec.loader = _Loader(name, spec.origin or "", self.sources.get(name))
         return spec
 
 
