@@ -21,7 +21,9 @@ TABLES = [runpy.run_path(str(file)) for file in FILES if file.stem != "bad_input
 ENTRIES = {name: entry for table in TABLES for name, entry in table["ENTRIES"].items()}
 CELLS = {name: dict(KIND["cells"]({name: entry})) for name, entry in ENTRIES.items()}
 # Compiled and run with good arguments by other tests.
-SLOW = re.compile(r"(sample\(|diagnostics\.|shoal|NumPyroTarget\.|run|resume|checkpoint\.).*|.*\.step")
+SLOW = re.compile(
+    r"(sample\(|diagnostics\.|shoal|NumPyroTarget\.|run|resume|checkpoint\.).*|.*\.step"
+)
 
 
 def flaw(cell) -> str | None:
