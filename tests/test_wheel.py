@@ -85,7 +85,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     folders = [tree / name for name in ("inference", "models", "sampling")]
     in_tree = {path.relative_to(tree) for folder in folders for path in folder.rglob("*.py")}
     in_tree |= {Path(name) for name in ROOT_MODULES}
-    assert packed == {f"shoal/{path.as_posix()}" for path in in_tree} | {"shoal/py.typed"}
+    data = {"shoal/py.typed", "shoal/models/denoisers/digits.npz"}
+    assert packed == {f"shoal/{path.as_posix()}" for path in in_tree} | data
 
 
 def test_the_wheel_declares_what_it_needs(wheel: Path) -> None:

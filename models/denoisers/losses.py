@@ -91,7 +91,10 @@ def row_losses(
         last = jnp.minimum(sigma, math.exp(-vp_cosine().half_log_snr(1 / _NUM_STEPS)))
         ratio = (last / sigma).reshape(wide.shape)
         data = network(data + ratio * (noisy - data), last, labels)
-    return total + residual_weight * residual_penalty(residual(data), sigma)
+    missing = residual(data)
+    if missing.ndim != 2 or missing.shape[0] != num:
+        raise ValueError(f"residual must return shape ({num}, r), got {missing.shape}")
+    return total + residual_weight * residual_penalty(missing, sigma)
 
 
 def residual_penalty(residual: jax.Array, sigma: jax.Array) -> jax.Array:

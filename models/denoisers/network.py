@@ -3,7 +3,7 @@
 At x = x_0 + sigma z, where the data have the standard deviation s, the prediction is
 
     D(x, sigma) = c_skip x + c_out F(c_in x, log(sigma) / 4),
-    c_skip = s² / (sigma² + s²),  c_out = sigma s / sqrt(sigma² + s²),  c_in = 1 / sqrt(sigma² + s²),
+    c_in = 1 / sqrt(sigma² + s²),  c_skip = s² c_in²,  c_out = sigma s c_in,
 
 so that F, the trained part, sees inputs of unit variance and has targets of unit variance at every
 sigma. F = 0 is the exact answer for data from N(0, s²). With x = alpha x_0 + sigma' z of any other
@@ -62,9 +62,7 @@ class PreconditionedNetwork(eqx.Module):
 
     def __post_init__(self) -> None:
         if not callable(self.inner):
-            raise TypeError(
-                f"inner must be a function inner(x, noise, labels), got {self.inner!r}"
-            )
+            raise TypeError(f"inner must be a function inner(x, noise, labels), got {self.inner!r}")
         self.sigma_data = float(real_parameter("sigma_data", self.sigma_data, 0.0, scalar=True))
         self.num_labels = integer("num_labels", self.num_labels, 0)
 
@@ -93,7 +91,10 @@ class PreconditionedNetwork(eqx.Module):
         num = x.shape[0]
         if labels is None:
             labels = jnp.full(num, self.no_label)
-        sigma = jnp.broadcast_to(jnp.asarray(sigma, x.dtype), (num,))
+        sigma = jnp.asarray(sigma, x.dtype)
+        if sigma.shape not in ((), (num,)):
+            raise ValueError(f"sigma must be a scalar or of shape ({num},), got {sigma.shape}")
+        sigma = jnp.broadcast_to(sigma, (num,))
         noise = jnp.log(sigma) / 4
         sigma = sigma.reshape(num, *[1] * (x.ndim - 1))
         total = jnp.hypot(sigma, self.sigma_data)
@@ -192,8 +193,9 @@ class ResidualMLP(eqx.Module):
     def _row(self, x: jax.Array, noise: jax.Array, label: jax.Array) -> jax.Array:
         angles = noise * np.geomspace(*_FREQUENCIES, _NUM_FREQUENCIES).astype(noise.dtype)
         condition = self.noise_layers[0](jnp.concatenate([jnp.sin(angles), jnp.cos(angles)]))
-        condition = self.noise_layers[1](jax.nn.silu(condition)) + self.label_rows[label]
-        condition = jax.nn.silu(condition)
+        # A label beyond the last becomes NaN, where plain indexing would take the last row.
+        row = self.label_rows.at[label].get(mode="fill", fill_value=jnp.nan)
+        condition = jax.nn.silu(self.noise_layers[1](jax.nn.silu(condition)) + row)
         h = self.first(x)
         for block in self.blocks:
             h = block(h, condition)

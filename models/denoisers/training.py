@@ -1,9 +1,9 @@
-"""Training of denoising networks: minibatches, labels left out at random, an average of the weights.
+"""Training of denoising networks: minibatches, labels dropped at random, averaged weights.
 
 Each step draws a batch with replacement, replaces the labels of a tenth of it by "no label" (so
 that one network knows the data with and without them, as classifier-free guidance needs; Ho and
-Salimans 2022), and takes one step of an Optax optimizer on a loss of `shoal.models.denoisers.losses`.
-What is returned are the averaged weights: after step n = 0, 1, ...
+Salimans 2022), and takes one step of an Optax optimizer on a loss of
+`shoal.models.denoisers.losses`. What is returned are the averaged weights: after step n = 0, 1, ...
 
     average <- decay average + (1 - decay) weights,    decay = min(ema_decay, (1 + n) / (10 + n)).
 
@@ -93,8 +93,8 @@ def train(
     num_steps, batch_size
         Steps, and rows per step.
     loss
-        ``"denoising"``, ``"flow"`` or ``"velocity"``: see `shoal.models.denoisers.losses`. All train
-        the same network for the same use.
+        ``"denoising"``, ``"flow"`` or ``"velocity"``: see `shoal.models.denoisers.losses`. Each
+        trains the same network for the same use.
     log_sigma
         Mean and standard deviation of log sigma, in place of the law that belongs to the loss. For
         the flow (0, 1) is the logit-normal law of t (Esser et al. 2024).
@@ -149,33 +149,47 @@ def train(
     images, labels = _check_data(network, images, labels)
     num_steps, chunk_size = integer("num_steps", num_steps), integer("chunk_size", chunk_size)
     batch_size = integer("batch_size", batch_size)
-    _check_choice("loss", loss, LOSSES)
-    _check_choice("residual_estimate", residual_estimate, ("mean", "sample"))
-    label_dropout = _check_probability("label_dropout", label_dropout)
-    ema_decay = _check_probability("ema_decay", ema_decay)
-    residual_weight = real_parameter("residual_weight", residual_weight, 0.0, include_low=True)
-    if residual is not None:
-        check_callable("residual", residual)
     if callback is not None:
         check_callable("callback", callback)
     if optimizer is None:
         optimizer = default_optimizer(num_steps)
     elif not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"optimizer must be an Optax optimizer, got {type(optimizer).__name__}")
-    options = {
-        "loss": loss,
-        "log_sigma": _check_log_sigma(log_sigma),
-        "residual": residual,
-        "residual_weight": residual_weight,
-        "residual_estimate": residual_estimate,
-    }
     weights, rest = eqx.partition(network, eqx.is_inexact_array)
+    dropout = _check_probability("label_dropout", label_dropout)
+    options = (
+        *_check_loss(loss, log_sigma),
+        *_check_residual(residual, residual_weight, residual_estimate),
+    )
 
     def objective(weights: Any, key: jax.Array, images: jax.Array, labels: jax.Array) -> jax.Array:
         key_labels, key_loss = jax.random.split(key)
-        labels = drop_labels(key_labels, labels, label_dropout, network.no_label)
-        rows = row_losses(key_loss, eqx.combine(weights, rest), images, labels, **options)
-        return jnp.mean(rows)
+        labels = drop_labels(key_labels, labels, dropout, network.no_label)
+        return jnp.mean(row_losses(key_loss, eqx.combine(weights, rest), images, labels, *options))
+
+    decay = _check_probability("ema_decay", ema_decay)
+    advance = _compiled(objective, optimizer, batch_size, decay)
+    state = _State(weights, weights, optimizer.init(weights))
+    losses: list[np.ndarray] = []
+    for start in range(0, num_steps, chunk_size):
+        numbers = jnp.arange(start, min(start + chunk_size, num_steps))
+        state, values = advance(state, numbers, key, images, labels)
+        losses.append(np.asarray(values))
+        _check_losses(losses[-1], start)
+        done, mean = start + len(numbers), float(losses[-1].mean())
+        if callback is not None and callback(done, eqx.combine(state.average, rest), mean):
+            break
+    networks = [eqx.combine(part, rest) for part in (state.average, state.weights)]
+    return TrainResult(networks[0], np.concatenate(losses), networks[1])
+
+
+def _compiled(
+    objective: Callable[..., jax.Array],
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+    ema_decay: float,
+) -> Callable[..., tuple[_State, jax.Array]]:
+    """Return the function that takes steps of the given numbers, one compiled program."""
 
     def step(state: _State, number: jax.Array, key: jax.Array, images: Any, labels: Any) -> Any:
         key_batch, key_loss = jax.random.split(step_key(key, number))
@@ -192,20 +206,7 @@ def train(
     def advance(state: _State, numbers: jax.Array, *given: Any) -> tuple[_State, jax.Array]:
         return jax.lax.scan(lambda state, number: step(state, number, *given), state, numbers)
 
-    state = _State(weights, weights, optimizer.init(weights))
-    losses: list[np.ndarray] = []
-    for start in range(0, num_steps, chunk_size):
-        numbers = jnp.arange(start, min(start + chunk_size, num_steps))
-        state, values = advance(state, numbers, key, images, labels)
-        losses.append(np.asarray(values))
-        _check_losses(losses[-1], start)
-        done = start + len(numbers)
-        mean = float(losses[-1].mean())
-        if callback is not None and callback(done, eqx.combine(state.average, rest), mean):
-            break
-    return TrainResult(
-        eqx.combine(state.average, rest), np.concatenate(losses), eqx.combine(state.weights, rest)
-    )
+    return advance
 
 
 def held_out_loss(
@@ -237,10 +238,8 @@ def held_out_loss(
     """
     check_key(key)
     images, labels = _check_data(network, images, labels)
-    _check_choice("loss", loss, LOSSES)
     keys = jax.random.split(key, integer("num_draws", num_draws))
-    log_sigma = _check_log_sigma(log_sigma)
-    return _mean_loss(keys, network, images, labels, loss, log_sigma)
+    return _mean_loss(keys, network, images, labels, *_check_loss(loss, log_sigma))
 
 
 @eqx.filter_jit
@@ -274,21 +273,18 @@ def default_optimizer(
     decay = real_parameter("weight_decay", weight_decay, 0.0, include_low=True, scalar=True)
     warmup = math.ceil(num_steps / 20)
     schedule = optax.warmup_cosine_decay_schedule(0.0, rate, warmup, max(num_steps, warmup + 1))
-    return optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=decay)
-    )
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=decay))
 
 
 def averaged(average: Any, weights: Any, number: jax.Array, ema_decay: float) -> Any:
     """Return the average of the weights after step ``number`` (from 0)."""
     decay = jnp.minimum(ema_decay, (1 + number) / (10 + number))
-    return jax.tree.map(lambda old, new: new + (decay * (old - new)).astype(new.dtype), average,
-                        weights)
+    return jax.tree.map(
+        lambda old, new: new + (decay * (old - new)).astype(new.dtype), average, weights
+    )
 
 
-def drop_labels(
-    key: jax.Array, labels: jax.Array, probability: float, no_label: int
-) -> jax.Array:
+def drop_labels(key: jax.Array, labels: jax.Array, probability: float, no_label: int) -> jax.Array:
     """Replace each label by ``no_label`` with a probability."""
     return jnp.where(jax.random.bernoulli(key, probability, labels.shape), no_label, labels)
 
@@ -319,13 +315,23 @@ def _check_probability(name: str, value: Any) -> float:
     return float(real_parameter(name, value, 0.0, 1.0, include_low=True, scalar=True))
 
 
-def _check_log_sigma(value: Any) -> tuple[float, float] | None:
-    if value is None:
-        return None
-    if not isinstance(value, tuple) or len(value) != 2:
-        raise TypeError(f"log_sigma must be a pair (mean, standard deviation), got {value!r}")
-    mean = real_parameter("log_sigma[0]", value[0], scalar=True)
-    return float(mean), float(real_parameter("log_sigma[1]", value[1], 0.0, scalar=True))
+def _check_loss(loss: Any, log_sigma: Any) -> tuple[str, tuple[float, float] | None]:
+    _check_choice("loss", loss, LOSSES)
+    if log_sigma is None:
+        return loss, None
+    if not isinstance(log_sigma, tuple) or len(log_sigma) != 2:
+        raise TypeError(f"log_sigma must be a pair (mean, standard deviation), got {log_sigma!r}")
+    mean = real_parameter("log_sigma[0]", log_sigma[0], scalar=True)
+    std = real_parameter("log_sigma[1]", log_sigma[1], 0.0, scalar=True)
+    return loss, (float(mean), float(std))
+
+
+def _check_residual(function: Any, weight: Any, estimate: Any) -> tuple[Any, float, str]:
+    if function is not None:
+        check_callable("residual", function)
+    _check_choice("residual_estimate", estimate, ("mean", "sample"))
+    weight = real_parameter("residual_weight", weight, 0.0, include_low=True, scalar=True)
+    return function, float(weight), estimate
 
 
 def _check_losses(values: np.ndarray, start: int) -> None:
