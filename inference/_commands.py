@@ -97,6 +97,26 @@ def resume(options: argparse.Namespace) -> int:
         return _finish(options, result, order, total)
 
 
+def generate(options: argparse.Namespace) -> int:
+    """Draw digits from the trained network, and write them."""
+    _hush_compiler(options)
+    _check_out(options.out)
+    with Interruption() as interruption:
+        from shoal.inference import _generate_digits
+
+        if not _generate_digits.can_write(options.out):
+            raise UsageError(f"--out {options.out}: the name must end in .png, .pdf, .svg or .npz")
+        _prepare(options, interruption)
+        order = _generate_digits.Order(
+            options.solver, options.steps, options.num, options.label, options.guidance,
+            options.grid, options.seed, options.out,
+        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *place: _say(options, message)
+            outcome = _generate_digits.generate_digits(order, progress=not options.quiet)
+    return INTERRUPTED if outcome == "interrupted" else 0
+
+
 def summary(options: argparse.Namespace) -> int:
     """Print the table of a saved run."""
     result = _load(options)
@@ -201,6 +221,10 @@ def _named(option: str, path: Path) -> Iterator[None]:
         raise UsageError(f"{option} {path}: cannot {what} ({error.strerror})") from error
 
 
+def _say(options: argparse.Namespace, message: object) -> None:
+    print(f"shoal {options.name}: {' '.join(str(message).split())}", file=sys.stderr)
+
+
 @contextmanager
 def _readable_complaints(options: argparse.Namespace) -> Iterator[None]:
     """Show warnings in a line each, and what is wrong with a run's folder as wrong use."""
@@ -210,7 +234,7 @@ def _readable_complaints(options: argparse.Namespace) -> Iterator[None]:
     def show(message: Any, category: type[Warning], *place: Any) -> None:
         # How far an interrupted run came is said at its end, and how to continue it here.
         if not (category is SamplingWarning and "interrupted" in str(message)):
-            print(f"shoal {options.name}: {' '.join(str(message).split())}", file=sys.stderr)
+            _say(options, message)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", SamplingWarning)

@@ -15,6 +15,8 @@ from shoal.inference import _commands
 from shoal.inference._commands import INTERRUPTED, SUMMARY_ROWS, UsageError
 
 SAMPLERS = ("nuts", "auto", "malt", "mams", "mclmc", "mala", "ula", "baoab", "obabo")
+SOLVERS = ("ddim", "dpm-solver", "dpm-solver-pp", "dpm-solver-v3", "heun", "plms", "unipc")
+GRIDS = ("logsnr", "uniform", "quadratic", "karras")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(command=_commands.demo)
     _add_sample(commands)
     _add_resume(commands)
+    _add_generate(commands)
 
     summary = commands.add_parser("summary", help="print the table of a saved run")
     plot = commands.add_parser("plot", help="draw densities and traces of a saved run")
@@ -158,6 +161,39 @@ def _add_resume(commands: "argparse._SubParsersAction[_Parser]") -> None:
     resume.set_defaults(command=_commands.resume)
 
 
+def _add_generate(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    generate = commands.add_parser(
+        "generate",
+        help="draw handwritten digits from a diffusion model",
+        description="Draw images from the network that comes with the package, which was trained "
+        "on the handwritten digits of scikit-learn; prints a table and writes a picture.",
+    )
+    generate.add_argument("model", choices=("digits",), help="the network")
+    generate.add_argument("--solver", choices=SOLVERS, default="dpm-solver-v3")
+    generate.add_argument(
+        "--steps", type=_count(1), default=8, metavar="N",
+        help="evaluations of the denoiser for each image (8)",
+    )  # fmt: skip
+    generate.add_argument("--num", type=_count(1), default=100, metavar="N", help="images (100)")
+    generate.add_argument(
+        "--label", type=int, choices=range(10), metavar="K",
+        help="draw this digit alone; by default 0 to 9 in turn",
+    )  # fmt: skip
+    generate.add_argument(
+        "--guidance", type=_weight, default=1.0, metavar="W",
+        help="weight of the label: 0 ignores it, 1 is the model (1), more is more typical; other "
+        "than 1, each evaluation calls the network twice",
+    )  # fmt: skip
+    generate.add_argument("--grid", choices=GRIDS, default="logsnr", help="spacing of the steps")
+    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument(
+        "--out", type=Path, default=Path("grid.png"),
+        help="file to write (grid.png): a picture, or with .npz the images as arrays",
+    )  # fmt: skip
+    _add_conduct(generate)
+    generate.set_defaults(command=_commands.generate)
+
+
 def _add_conduct(command: _Parser) -> None:
     command.add_argument("--quiet", action="store_true", help="no live progress")
     command.add_argument("--traceback", action="store_true", help="show where a run failed")
@@ -170,6 +206,13 @@ def _seconds(text: str) -> float:
     value = float(text)
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number of seconds, got {text}")
+    return value
+
+
+def _weight(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of at least 0, got {text}")
     return value
 
 
