@@ -1,6 +1,7 @@
 """Diffusion: noise schedules, solvers that carry noise to data, guidance, search over solvers."""
 
 from shoal.sampling.core.schedules import edm, flow, ve, vp_cosine, vp_discrete, vp_linear
+from shoal.sampling.diffusion.adams import deis, plms
 from shoal.sampling.diffusion.adaptive import adaptive
 from shoal.sampling.diffusion.dpm_solver import ddim, dpm_solver, dpm_solver_pp
 from shoal.sampling.diffusion.encoding import encode, interpolate
@@ -14,6 +15,7 @@ __all__ = [
     "Record",
     "adaptive",
     "ddim",
+    "deis",
     "dpm_solver",
     "dpm_solver_pp",
     "edm",
@@ -22,6 +24,7 @@ __all__ = [
     "heun",
     "interpolate",
     "log_likelihood",
+    "plms",
     "solve",
     "unipc",
     "ve",

@@ -27,8 +27,9 @@ import numpy as np
 
 from shoal.sampling.core import _checks
 from shoal.sampling.core.multistep import exponential_weights, phi
+from shoal.sampling.diffusion import startup
 from shoal.sampling.diffusion.exponential import Rule, advance, order_at
-from shoal.sampling.diffusion.program import Evaluation, Program, Tape
+from shoal.sampling.diffusion.program import Program, Tape
 from shoal.sampling.diffusion.solver import LinearSolver, Steps
 
 VARIANTS = ("bh2", "bh1", "vary")
@@ -42,35 +43,37 @@ class UniPC(LinearSolver):
     form: str
     predictor: Rule
     corrector: Rule | None
+    start: str = "growing"
 
     def program(self, steps: Steps, num_steps: int, lower_order_final: bool) -> Program:
-        clock = steps(num_steps)
+        wanted = self.order - (2 if self.corrector is None else 1) if self.start == "sweeps" else 0
+        clock, num_sweeps = startup.intervals(steps, num_steps, self.order, wanted)
         tape = Tape()
-        x = start = tape.start
-        points, order = list[Evaluation](), 0
-        for i, (s, t) in enumerate(zip(clock[:-1], clock[1:], strict=True)):
-            here, before = tape.evaluate(x, s), clock[i - 1]
-            # Over an infinite step there is no polynomial to correct with.
-            if i and self.corrector is not None and np.isfinite(before):
-                through = [*points[:order], here]
-                start = advance(self.form, start, before, s, through, self.corrector)
-                start = tape.keep(start, "corrected")
-            else:
-                start = here.position
-            points.insert(0, here)
-            order = order_at(i, num_steps, self.order, lower_order_final)
-            x = advance(self.form, start, s, t, points[:order], self.predictor)
+        integrate = functools.partial(advance, self.form)
+        points = startup.first_points(tape, clock, self.order, num_sweeps, integrate)
+        x = start = points[0].position if points else tape.start
+        order = 0
+        for i in range(max(len(points) - 1, 0), len(clock) - 1):
+            if i >= len(points):
+                here, before = tape.evaluate(x, clock[i]), clock[i - 1]
+                # Over an infinite step there is no polynomial to correct with.
+                if i and self.corrector is not None and np.isfinite(before):
+                    through = [*points[:order], here]
+                    start = advance(self.form, start, before, clock[i], through, self.corrector)
+                    start = tape.keep(start, "corrected")
+                else:
+                    start = here.position
+                points.insert(0, here)
+            order = order_at(i, len(clock) - 1, self.order, lower_order_final)
+            x = advance(self.form, start, clock[i], clock[i + 1], points[:order], self.predictor)
         return tape.finish(x, clock[-1])
 
 
 def unipc(
     order: int = 2, variant: str = "bh2", *, corrector: bool = True, form: str = "data",
-    compat: str | None = None,
+    start: str = "growing", compat: str | None = None,
 ) -> LinearSolver:  # fmt: skip
     """UniPC: predictor and corrector, one call of the denoiser a step, order ``order + 1``.
-
-    The first steps have as many points as there are; without ``lower_order_final`` they bound the
-    order by 3, with a factor that is small where the grid begins at nearly pure noise.
 
     Parameters
     ----------
@@ -83,6 +86,11 @@ def unipc(
         Whether to correct. Without, this is UniP, of order ``order``.
     form
         Whether predictions of ``"data"`` or of ``"noise"`` are interpolated.
+    start
+        ``"growing"``: the first steps have as many points as there are, so that the order as a
+        whole is three at most, two without a corrector, unless the grid begins at nearly pure
+        noise; or ``"sweeps"``, which keep it for (order - 1)² more calls out of ``num_steps``,
+        (order - 1) (order - 2) without.
     compat
         ``"upstream"``: the coefficients of the published code, whose corrector of variant "vary"
         leaves out the highest derivative and takes the new value into account in one place only:
@@ -113,12 +121,13 @@ def unipc(
     variant = _checks.choice("variant", variant, VARIANTS)
     _checks.check_flag("corrector", corrector)
     form = _checks.choice("form", form, ("data", "noise"))
+    start = _checks.choice("start", start, startup.STARTS)
     compat = _checks.choice("compat", compat, (None, "upstream"))
     rule: Rule = exponential_weights
     if variant != "vary":
         rule = functools.partial(halfway_weights, variant)
     correction = upstream_weights if variant == "vary" and compat == "upstream" else rule
-    return UniPC(order, form, rule, correction if corrector else None)
+    return UniPC(order, form, rule, correction if corrector else None, start)
 
 
 def halfway_weights(variant: str, z: float, nodes: np.ndarray) -> np.ndarray:
