@@ -7,6 +7,7 @@ from shoal.sampling.diffusion.dpm_solver import ddim, dpm_solver, dpm_solver_pp
 from shoal.sampling.diffusion.encoding import encode, interpolate
 from shoal.sampling.diffusion.heun import heun
 from shoal.sampling.diffusion.likelihood import Likelihood, log_likelihood
+from shoal.sampling.diffusion.momentum import ghvb, heavy_ball
 from shoal.sampling.diffusion.solver import Record, solve
 from shoal.sampling.diffusion.unipc import unipc
 
@@ -21,6 +22,8 @@ __all__ = [
     "edm",
     "encode",
     "flow",
+    "ghvb",
+    "heavy_ball",
     "heun",
     "interpolate",
     "log_likelihood",
