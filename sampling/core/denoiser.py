@@ -83,6 +83,11 @@ class Denoiser(eqx.Module):
             return self
         return Denoiser(self.fn, self.prediction, schedule, self.num_calls)
 
+    @property
+    def derivative_calls(self) -> int:
+        """Calls of a network that a derivative costs beyond those of the prediction."""
+        return self.num_calls
+
     def data(self, position: jax.Array, half_log_snr: jax.Array) -> jax.Array:
         """Predict the data from ``position`` at unit variance, alpha² + sigma² = 1.
 

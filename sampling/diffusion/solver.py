@@ -270,9 +270,10 @@ def scan(
         if DERIVATIVE in structure.inputs:
             data, derivative = denoiser.derivative(registers[0], half_log_snr)
             seen = {DATA: data, DERIVATIVE: derivative}
+            num_calls = num_calls + denoiser.derivative_calls
         else:
             seen = {DATA: denoiser.data(registers[0], half_log_snr)}
-        num_calls = num_calls + denoiser.num_calls * len(seen)
+        num_calls = num_calls + denoiser.num_calls
         event_axes = tuple(range(1, position.ndim))
         is_finite = jnp.all(jnp.isfinite(seen[DATA]), event_axes)
         failed_at = jnp.where((failed_at < 0) & ~is_finite, row, failed_at)
