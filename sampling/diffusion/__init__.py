@@ -1,12 +1,14 @@
 """Diffusion: noise schedules, solvers that carry noise to data, guidance, search over solvers."""
 
 from shoal.sampling.core.schedules import edm, flow, ve, vp_cosine, vp_discrete, vp_linear
+from shoal.sampling.diffusion import guidance
 from shoal.sampling.diffusion.adams import deis, plms
 from shoal.sampling.diffusion.adaptive import adaptive
 from shoal.sampling.diffusion.dpm_solver import ddim, dpm_solver, dpm_solver_pp
 from shoal.sampling.diffusion.encoding import encode, interpolate
 from shoal.sampling.diffusion.heun import heun
 from shoal.sampling.diffusion.likelihood import Likelihood, log_likelihood
+from shoal.sampling.diffusion.manifold import manifold_projected
 from shoal.sampling.diffusion.momentum import ghvb, heavy_ball
 from shoal.sampling.diffusion.solver import Record, solve
 from shoal.sampling.diffusion.unipc import unipc
@@ -23,10 +25,12 @@ __all__ = [
     "encode",
     "flow",
     "ghvb",
+    "guidance",
     "heavy_ball",
     "heun",
     "interpolate",
     "log_likelihood",
+    "manifold_projected",
     "plms",
     "solve",
     "unipc",

@@ -29,6 +29,7 @@ FAMILIES = (
     "denoisers",
     "densities",
     "diagnostics",
+    "diffusion_guidance",
     "discrepancy",
     "driver",
     "exponential",
