@@ -116,8 +116,9 @@ def residual_penalty(residual: jax.Array, sigma: jax.Array) -> jax.Array:
 
     Examples
     --------
-    >>> residual_penalty(jnp.array([[0.0], [1e-3], [9.0]]), jnp.full(3, 0.1)).round(4)
-    Array([ 0.    ,  0.0001, 27.631 ], dtype=float32)
+    >>> penalty = residual_penalty(jnp.array([[0.0], [0.1], [9.0]]), jnp.full(3, 0.1))
+    >>> [f"{one:.1f}" for one in penalty]
+    ['0.0', '2.4', '27.6']
     """
     penalty = residual**2 / (2 * step_variance(-jnp.log(sigma))[:, None])
     return jnp.mean(jnp.minimum(penalty, -math.log(_LEAST)), 1)

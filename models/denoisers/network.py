@@ -52,7 +52,7 @@ class PreconditionedNetwork(eqx.Module):
     The mean of N(0, 1) given x at sigma = 1 is x / 2.
 
     >>> network = PreconditionedNetwork(lambda x, noise, labels: 0 * x, sigma_data=1.0)
-    >>> network(jnp.ones((1, 2)), 1.0)
+    >>> network(jnp.ones((1, 2)), 1.0).round(4)
     Array([[0.5, 0.5]], dtype=float32)
     """
 
@@ -238,7 +238,7 @@ def residual_mlp(
     --------
     >>> network = residual_mlp(jax.random.key(0), 64, num_labels=10, sigma_data=0.75)
     >>> sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(network, eqx.is_array)))
-    514944
+    515008
     >>> network.as_denoiser(3).fn(jnp.ones((5, 64)), jnp.float32(1.0)).shape
     (5, 64)
     """

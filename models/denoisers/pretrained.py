@@ -43,7 +43,11 @@ def digits(label: Any = None) -> Denoiser:
     Notes
     -----
     Trained on the 1437 images of `shoal.models.denoisers.data.digits_data` by
-    ``python -m shoal.models.denoisers.train_digits``.
+    ``python -m shoal.models.denoisers.train_digits``, 5000 steps. The loss on the test images is
+    0.404 (1.07 with F = 0), on the training images 0.300. Of 1000 samples conditional on
+    their digits (Heun, 35 calls) a support vector machine reads 98.6 % as those digits; it reads
+    99.4 % of the test images. The median distance from a sample to the nearest training image is
+    2.03, from a test image 2.10: a little is memorised.
     """
     return digits_network().as_denoiser(label)
 
