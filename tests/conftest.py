@@ -29,13 +29,13 @@ GLOBAL_SETTINGS = (
     "jax_numpy_rank_promotion",
 )
 # Fewer passes, no fused loops, no program in 32 parts: a quarter of the time to compile, other
-# rounding, slower programs.
+# rounding, slower programs: for long loops tests ask for `quick_compiler(level=1)`.
 USUAL_OPTIONS = compiler.get_compile_options
-QUICK = (
-    ("xla_backend_optimization_level", 0),
-    ("xla_cpu_use_fusion_emitters", False),
-    ("xla_cpu_parallel_codegen_split_count", 1),
-)
+QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
 # These run first, so that no worker is left alone with one of them, and the many short ones last.
 LONG = ("test_sample", "test_devices", "test_demo", "test_hosts", "test_readme", "test_examples")
 SHORT = ("test_mutants", "test_bad_input")
@@ -87,38 +87,45 @@ def _bounded_memory() -> Iterator[None]:
     jax.clear_caches()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compiler(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Compile as quickly as can be in a file marked ``quick_compiler``.
+def compiler_of(node: pytest.Item | pytest.Module) -> Callable[..., Any]:
+    """Return what makes the compiler's options for a file or a test, by its nearest marks.
 
-    That is one whose numbers hold with any rounding: laws, and identities to many digits. All
-    others get the compiler that users have.
+    Quick options are for numbers that hold with any rounding: laws, and identities to many digits.
+    All others get the compiler that users have.
     """
+    quickly = node.get_closest_marker("quick_compiler")
+    if quickly is None or node.get_closest_marker("usual_compiler"):
+        return USUAL_OPTIONS
+    chosen = QUICK | {"xla_backend_optimization_level": quickly.kwargs.get("level", 0)}
 
     def quick(*arguments: Any, **options: Any) -> Any:
         made = USUAL_OPTIONS(*arguments, **options)
-        made.env_option_overrides = [*made.env_option_overrides, *QUICK]
+        made.env_option_overrides = [*made.env_option_overrides, *chosen.items()]
         return made
 
+    return quick
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiler(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compile what a file's fixtures share as the file is marked."""
     with pytest.MonkeyPatch.context() as patch:
-        if request.node.get_closest_marker("quick_compiler"):
-            patch.setattr(compiler, "get_compile_options", quick)
+        patch.setattr(compiler, "get_compile_options", compiler_of(request.node))
         yield
 
 
 @pytest.fixture(autouse=True)
-def _usual_compiler(request: pytest.FixtureRequest, _compiler: None) -> Iterator[None]:
-    """Give the compiler that users have to a test of such a file that is about rounding."""
+def _compiler_of_test(request: pytest.FixtureRequest, _compiler: None) -> Iterator[None]:
+    """Compile a test as it is marked, or its file."""
     with pytest.MonkeyPatch.context() as patch:
-        if request.node.get_closest_marker("usual_compiler"):
-            patch.setattr(compiler, "get_compile_options", USUAL_OPTIONS)
+        patch.setattr(compiler, "get_compile_options", compiler_of(request.node))
         yield
 
 
 @pytest.fixture(scope="session")
 def quick_environment() -> dict[str, str]:
     """Return the environment of a process that compiles as quickly as can be."""
-    flags = " ".join(f"--{name}={str(value).lower()}" for name, value in QUICK)
+    flags = " ".join(f"--{name}={str(value).lower()}" for name, value in QUICK.items())
     return os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()}
 
 

@@ -11,14 +11,14 @@ BUGS = (
     *found_by(
         TESTS,
         "z_adjusted_law",
-        (),
+        (500,),
         ("sphere: no drift at the far end", SPHERICAL, "(x * push - y * pull)", "(0 - y * pull)"),
         ("sphere: length missing in the ratio", SPHERICAL, "jnp.sum(length * (x", "jnp.sum((x"),
     ),
     *found_by(
         TESTS,
         "z_unadjusted_law",
-        (),
+        (400,),
         ("sphere: noise not in the tangent space", SPHERICAL,
          "x + _tangent(x, h * pull + jnp.sqrt(2 * h) * noise)",
          "x + h * pull + jnp.sqrt(2 * h) * noise"),

@@ -70,6 +70,7 @@ def program(num_walkers, num_steps):
     return go
 
 
+@pytest.mark.quick_compiler(level=1)
 @pytest.mark.parametrize("alpha", [0.0, 1.0, 10.0])
 def test_asymptotic_variances(alpha):
     """To 10 %, as of 4000 walkers whose sample variances have a standard error of 2.2 %."""

@@ -54,7 +54,7 @@ def moments_on_the_sphere(beta):
     return weight @ x, np.einsum("n,na,nb->ab", weight, x, x)
 
 
-def z_adjusted_law(key):
+def z_adjusted_law(key, num_chains=NUM_CHAINS):
     """Averages of long adjusted chains, a third of whose proposals are rejected."""
     beta, problem = 1.5, TensorPCA(TENSOR)
     sampler = langevin.spherical(0.4, beta, start_averaging=60, second_moment=True, adjusted=True)
@@ -66,11 +66,12 @@ def z_adjusted_law(key):
         state = walk(algorithm, key, jnp.ones(3), 300)
         return state.mean, state.second_moment
 
-    means, seconds = averages(jax.random.split(key, NUM_CHAINS))
+    means, seconds = averages(jax.random.split(key, num_chains))
     mean, second = moments_on_the_sphere(beta)
     return np.concatenate([z_of_means(means, mean), z_of_means(seconds, second).ravel()])
 
 
+@pytest.mark.quick_compiler(level=1)
 def test_the_adjusted_law_is_exact():
     assert np.abs(z_adjusted_law(jax.random.key(0))).max() < 5.2
 
@@ -84,12 +85,12 @@ def first_order_mean(dim, kappa, h):
     return h * kappa * degrees / dim * (contraction - turned) / (1 - contraction)
 
 
-def z_unadjusted_law(key):
+def z_unadjusted_law(key, each=NUM_CHAINS):
     """Means of long unadjusted chains for a linear f: von Mises-Fisher laws at β = 3.
 
     There the bias is extrapolated from three step sizes. At β = 0.3 it is known whatever h.
     """
-    dim, each = 5, NUM_CHAINS
+    dim = 5
     h = jnp.repeat(jnp.array([0.03, 0.06, 0.12, 0.16]), each)
     beta = jnp.repeat(jnp.array([3.0, 3.0, 3.0, 0.3]), each)
 
@@ -110,6 +111,7 @@ def z_unadjusted_law(key):
     )
 
 
+@pytest.mark.quick_compiler(level=1)
 def test_the_unadjusted_law_has_the_stated_bias():
     assert np.abs(z_unadjusted_law(jax.random.key(1))).max() < 5.2
     # The docstring's formula, in many dimensions.
