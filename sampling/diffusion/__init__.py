@@ -11,6 +11,7 @@ from shoal.sampling.diffusion.likelihood import Likelihood, log_likelihood
 from shoal.sampling.diffusion.manifold import manifold_projected
 from shoal.sampling.diffusion.momentum import ghvb, heavy_ball
 from shoal.sampling.diffusion.solver import Record, solve
+from shoal.sampling.diffusion.taylor import taylor
 from shoal.sampling.diffusion.unipc import unipc
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "manifold_projected",
     "plms",
     "solve",
+    "taylor",
     "unipc",
     "ve",
     "vp_cosine",
