@@ -6,6 +6,7 @@ from shoal.sampling.diffusion.adams import deis, plms
 from shoal.sampling.diffusion.adaptive import adaptive
 from shoal.sampling.diffusion.dpm_solver import ddim, dpm_solver, dpm_solver_pp
 from shoal.sampling.diffusion.encoding import encode, interpolate
+from shoal.sampling.diffusion.genie import distill_head, genie
 from shoal.sampling.diffusion.heun import heun
 from shoal.sampling.diffusion.likelihood import Likelihood, log_likelihood
 from shoal.sampling.diffusion.manifold import manifold_projected
@@ -20,11 +21,13 @@ __all__ = [
     "adaptive",
     "ddim",
     "deis",
+    "distill_head",
     "dpm_solver",
     "dpm_solver_pp",
     "edm",
     "encode",
     "flow",
+    "genie",
     "ghvb",
     "guidance",
     "heavy_ball",
