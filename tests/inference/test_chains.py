@@ -5,9 +5,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from shoal.inference.chains import Chains, broadcast
 from shoal.sampling.core.algorithm import Algorithm, Sampler, Status
+
+pytestmark = pytest.mark.quick_compiler
 
 KEY = jax.random.key(11)
 NAN, INF = np.nan, np.inf

@@ -13,6 +13,8 @@ from shoal.inference.run import RunError, RunWarning, run
 from shoal.sampling.core.algorithm import Status
 from shoal.sampling.core.particles import keep_finite
 
+pytestmark = pytest.mark.quick_compiler
+
 KEY = jax.random.key(0)
 
 

@@ -11,6 +11,8 @@ import pytest
 from shoal.inference.gradients import gradient_cost
 from shoal.sampling import langevin
 
+pytestmark = pytest.mark.quick_compiler
+
 
 def log_density(x):
     return -0.5 * jnp.sum(x**2 * jnp.array([1.0, 9.0]))

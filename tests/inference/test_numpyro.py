@@ -14,6 +14,8 @@ from numpyro.infer.util import log_density, potential_energy
 
 from shoal.inference import Target
 
+pytestmark = pytest.mark.quick_compiler
+
 KEY = jax.random.key(5)
 
 

@@ -13,6 +13,8 @@ import scipy.stats
 from shoal.inference import Result, sample
 from shoal.inference.arviz import import_arviz
 
+pytestmark = pytest.mark.quick_compiler
+
 X = np.linspace(-1, 1, 12).astype(np.float32)
 Y = (0.5 + 2 * X + 0.3 * np.cos(7 * X)).astype(np.float32)
 

@@ -15,6 +15,8 @@ from shoal.inference import SamplingError, SamplingWarning, Target, _chunk, _wor
 from shoal.inference.arviz import import_arviz
 from shoal.sampling import langevin
 
+pytestmark = pytest.mark.quick_compiler
+
 KEY = jax.random.key(11)
 PRECISION = np.array([1.0, 100.0, 0.01], np.float32)
 # A compiled program belongs to its numbers of steps: tests with the same ones share it.
@@ -104,6 +106,7 @@ def test_nuts_gradients_are_its_leapfrog_steps():
     assert result.num_gradients_warmup > 4 * 1000
 
 
+@pytest.mark.usual_compiler
 @pytest.mark.parametrize("sampler", ["mala", "nuts"])
 def test_the_same_key_gives_the_same_bits_and_another_key_others(sampler):
     arguments = dict(init=jnp.zeros(3), **LONG)
@@ -114,6 +117,7 @@ def test_the_same_key_gives_the_same_bits_and_another_key_others(sampler):
     assert not np.array_equal(first, other)
 
 
+@pytest.mark.usual_compiler
 def test_draws_depend_neither_on_chunks_nor_beyond_rounding_on_other_chains(monkeypatch):
     start = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)), jnp.float32)
     four = sample(KEY, log_density, "mala", init=start[:4], **SHORT).posterior["position"]

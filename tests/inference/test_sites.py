@@ -13,6 +13,8 @@ from numpyro.distributions.transforms import OrderedTransform
 
 from shoal.inference import Target
 
+pytestmark = pytest.mark.quick_compiler
+
 KEY = jax.random.key(5)
 
 

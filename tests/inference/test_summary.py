@@ -9,6 +9,8 @@ from shoal.inference import Result
 from shoal.inference.arviz import import_arviz
 from shoal.inference.summary import facts, flatten, summarize
 
+pytestmark = pytest.mark.quick_compiler
+
 
 def autoregression(rho: float, shape: tuple[int, int]) -> np.ndarray:
     """Return stationary N(0, 1) chains with autocorrelation ``rho ** lag``."""

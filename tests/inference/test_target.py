@@ -12,6 +12,8 @@ import pytest
 
 from shoal.inference import Target
 
+pytestmark = pytest.mark.quick_compiler
+
 KEY = jax.random.key(2)
 
 

@@ -12,6 +12,8 @@ from shoal.inference.warmup import Warmup, make_warmup
 from shoal.sampling import langevin
 from shoal.sampling.core.algorithm import Algorithm, Sampler, Status
 
+pytestmark = pytest.mark.quick_compiler
+
 KEY = jax.random.key(4)
 # Slow from step 3 to 20, in two windows.
 IS_SLOW = np.isin(np.arange(24), np.arange(3, 21))
