@@ -5,6 +5,7 @@ from shoal.sampling.diffusion import guidance
 from shoal.sampling.diffusion.adams import deis, plms
 from shoal.sampling.diffusion.adaptive import adaptive
 from shoal.sampling.diffusion.dpm_solver import ddim, dpm_solver, dpm_solver_pp
+from shoal.sampling.diffusion.dpm_solver_v3 import dpm_solver_v3
 from shoal.sampling.diffusion.encoding import encode, interpolate
 from shoal.sampling.diffusion.genie import distill_head, genie
 from shoal.sampling.diffusion.heun import heun
@@ -12,20 +13,28 @@ from shoal.sampling.diffusion.likelihood import Likelihood, log_likelihood
 from shoal.sampling.diffusion.manifold import manifold_projected
 from shoal.sampling.diffusion.momentum import ghvb, heavy_ball
 from shoal.sampling.diffusion.solver import Record, solve
+from shoal.sampling.diffusion.statistics import (
+    Statistics,
+    estimate_statistics,
+    load_statistics,
+)
 from shoal.sampling.diffusion.taylor import taylor
 from shoal.sampling.diffusion.unipc import unipc
 
 __all__ = [
     "Likelihood",
     "Record",
+    "Statistics",
     "adaptive",
     "ddim",
     "deis",
     "distill_head",
     "dpm_solver",
     "dpm_solver_pp",
+    "dpm_solver_v3",
     "edm",
     "encode",
+    "estimate_statistics",
     "flow",
     "genie",
     "ghvb",
@@ -33,6 +42,7 @@ __all__ = [
     "heavy_ball",
     "heun",
     "interpolate",
+    "load_statistics",
     "log_likelihood",
     "manifold_projected",
     "plms",

@@ -6,7 +6,7 @@ step and `_PANEL`, with the inner integral of b carried along from node to node.
 to the grid of the statistics, and no error is left but one that falls with the step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,13 +43,22 @@ class Weights(NamedTuple):
 class Curves:
     """Statistics as functions of λ, and the integrals that steps need."""
 
-    def __init__(self, statistics: Statistics) -> None:
+    def __init__(self, statistics: Statistics, along_axes: bool = False) -> None:
+        """Take statistics; ``along_axes`` says that the caller turns to their axes."""
+        if statistics.axes is not None and not along_axes:
+            raise ValueError(
+                'statistics must be of axes "entries" for this solver; these are along '
+                f"{len(statistics.axes)} other axes"
+            )
         self.ends = statistics.half_log_snr[[0, -1]]
         grid = statistics.half_log_snr
-        self.l, self.s, self.b = (spline(grid, values) for values in statistics[1:])
+        self.l, self.s, self.b = (spline(grid, values) for values in statistics[1:4])
         self.L, self.S = self.l.antiderivative(), self.s.antiderivative()
 
-    def step(self, s: float, t: float, points: Sequence[float], pseudo: bool = False) -> Weights:
+    def step(
+        self, s: float, t: float, points: Sequence[float],
+        rule: Callable[[np.ndarray], np.ndarray] = polynomial_weights,
+    ) -> Weights:  # fmt: skip
         """Return the weights of the step from ``s`` to ``t``.
 
         Parameters
@@ -58,9 +67,15 @@ class Curves:
             λ at start and end.
         points
             λ of the points at which f is known, the first of which is ``s``.
-        pseudo
-            Take the k-th derivative from the first k + 1 points only.
+        rule
+            The matrix from values of g at nodes to coefficients of powers, row k of θ^k.
+
+        Raises
+        ------
+        ValueError
+            If a λ is beyond those of the statistics.
         """
+        self._check([s, t, *points])
         at, lengths = _panels(s, t)
         values = lambda curve: curve(at.ravel()).reshape(*at.shape, *curve.c.shape[1:])
         wide = lambda array: array.reshape(*array.shape, *[1] * (self.l.c.ndim - 1))
@@ -69,9 +84,9 @@ class Curves:
         factor = np.exp(values(self.L) - self.L(t) + grown) * wide(_WEIGHTS * lengths[:, None])
         offset = self._offsets(at, lengths, np.exp(-grown))
         theta = wide((at - s) / (t - s))
-        moments = [np.sum(factor * theta**k, axis=(0, 1)) for k in range(len(points))]
         nodes = (np.asarray(points) - s) / (t - s)
-        matrix = newton_weights(nodes) if pseudo else polynomial_weights(nodes)
+        matrix = rule(nodes)
+        moments = [np.sum(factor * theta**k, axis=(0, 1)) for k in range(len(matrix))]
         integrals = [
             sum(c * m for c, m in zip(column, moments, strict=True)) for column in matrix.T
         ]
@@ -83,6 +98,16 @@ class Curves:
             [-alpha_t * w * shrink for w, (shrink, _) in zip(integrals, known, strict=True)],
             alpha_t * (drift - np.sum(factor * offset, axis=(0, 1))),
         )
+
+    def _check(self, clock: Sequence[float]) -> None:
+        low, high = self.ends
+        slack = 1e-9 * (high - low)
+        for half_log_snr in clock:
+            if not low - slack <= half_log_snr <= high + slack:
+                raise ValueError(
+                    f"grid reaches log(alpha / sigma) = {half_log_snr:.4g}, the statistics only "
+                    f"from {low:.4g} to {high:.4g}: estimate them on a schedule of that range"
+                )
 
     def _from(self, s: float, point: float) -> tuple[np.ndarray, np.ndarray]:
         """Return e^{-(S_i - S_s)} and ∫_s^i e^{-(S - S_s)} b, which g = e^{..} f - ∫ .. needs."""

@@ -1,7 +1,8 @@
 """Statistics of a model that DPM-Solver-v3 is built on, in one call.
 
-For every entry of a sample and every λ = log(alpha / sigma), over noisy data x = alpha x_0 + sigma z
-at unit variance, with ε the predicted noise (Zheng et al. 2023, DPM-Solver-v3, eqs. 11 and 15)
+For every entry of a sample and every λ = log(alpha / sigma), over noised data
+x = alpha x_0 + sigma z at unit variance, with ε the predicted noise (Zheng et al. 2023,
+DPM-Solver-v3, eqs. 11 and 15),
 
     l = E[diag(sigma ∂ε/∂x)]                     the linear part of the model,
     f = e^{-λ} ε - l x / alpha                   what is left of it,
@@ -12,11 +13,14 @@ With D the predicted data, k = 1 - l = E[diag(alpha ∂D/∂x)] and the flow dx/
     f = k x / alpha - D,    f' = (k̇ - k) x / alpha + k D - D',
 
 so that for each λ the moments of x, D and D' are enough: one linearisation of the model and two
-pushes through it. l̇ is the derivative of the spline through l.
+pushes through it. k̇ is the derivative of the spline through k.
 
-The points and the noise are the same for all λ, which makes the estimates smooth in λ, however
-rough they are as estimates. Where f does not vary beyond rounding, s is 0: constant pixels, and all
-of Gaussian data, are then solved exactly.
+The points, the noise and the probes are the same for all λ, which makes the estimates smooth in λ,
+however rough they are as estimates. Where f does not vary beyond rounding, s is 0: constant pixels,
+and all Gaussian data with independent entries, are then solved exactly.
+
+Entries need not be those of the sample. Along the principal axes of the data the model is nearer
+to one that acts on every entry by itself.
 """
 
 import functools
@@ -33,7 +37,9 @@ from shoal.sampling.core import _checks, random
 from shoal.sampling.core.denoiser import Denoiser
 from shoal.sampling.core.schedules import Schedule, unit_scales
 
-DEGREE = 9
+_DEGREE = 9
+_MAX_SIZE = 4096
+AXES = ("entries", "principal")
 
 
 class Statistics(NamedTuple):
@@ -45,29 +51,40 @@ class Statistics(NamedTuple):
         λ, rising, ``(G + 1,)``.
     l, s, b
         See the module's head; ``(G + 1, *shape)`` with the shape of a sample, or ``(G + 1,)``.
+    axes
+        Axes that the entries of l, s and b are along, the columns of an orthogonal ``(d, d)``
+        for samples of d numbers; None for the entries of the sample themselves.
     """
 
     half_log_snr: np.ndarray
     l: np.ndarray  # noqa: E741 (the name in the literature)
     s: np.ndarray
     b: np.ndarray
+    axes: np.ndarray | None = None
 
     def save(self, path: str | Path) -> None:
         """Write them to a file of NumPy's format npz."""
+        parts = {name: part for name, part in self._asdict().items() if part is not None}
         with open(path, "wb") as file:
-            np.savez_compressed(file, **self._asdict())
+            np.savez_compressed(file, **parts)
 
 
 def load_statistics(path: str | Path) -> Statistics:
-    """Read what `Statistics.save` has written."""
+    """Read what `Statistics.save` has written.
+
+    Raises
+    ------
+    OSError, ValueError
+        If there is no such file, or it is another.
+    """
     with np.load(path) as found:
-        if missing := [name for name in Statistics._fields if name not in found]:
+        if missing := [name for name in Statistics._fields[:4] if name not in found]:
             raise ValueError(f"path {str(path)!r} holds no statistics: {missing} are missing")
-        return Statistics(**{name: found[name] for name in Statistics._fields})
+        return Statistics(**{name: found[name] for name in Statistics._fields if name in found})
 
 
 class Moments(NamedTuple):
-    """Of x, (D - alpha x) / sigma and D', in this order, over weighted points; all ``(..., *shape)``.
+    """Moments of x, (D - alpha x) / sigma and D', in this order, over points with weights.
 
     Attributes
     ----------
@@ -81,10 +98,10 @@ class Moments(NamedTuple):
         Mean of diag(alpha ∂D/∂x), ``shape``.
     """
 
-    weight: jax.Array
-    mean: jax.Array
-    product: jax.Array
-    slope: jax.Array
+    weight: Any  # arrays of JAX, and on the host of NumPy
+    mean: Any
+    product: Any
+    slope: Any
 
 
 _PAIRS = np.array([(0, 0), (0, 1), (1, 1), (0, 2), (1, 2)]).T
@@ -93,6 +110,7 @@ _PAIRS = np.array([(0, 0), (0, 1), (1, 1), (0, 2), (1, 2)]).T
 def estimate_statistics(
     key: jax.Array, denoiser: Denoiser, schedule: Schedule, samples: jax.Array, *,
     num_points: int = 120, batch_size: int = 256, num_probes: int = 1, average: bool = False,
+    axes: str = "entries",
 ) -> Statistics:  # fmt: skip
     """Estimate the statistics of a model for `dpm_solver_v3`, once for each model and schedule.
 
@@ -118,6 +136,10 @@ def estimate_statistics(
     average
         Give all entries of a sample the same statistics. Without it the solver's coefficients are
         arrays of the shape of a sample.
+    axes
+        ``"entries"``, or ``"principal"``: take statistics along the principal axes of ``samples``.
+        More accurate by some tens of per cent where entries are correlated, for two products of
+        ``(d, d)`` per call; for samples of at most 4096 numbers.
 
     Returns
     -------
@@ -152,15 +174,19 @@ def estimate_statistics(
     batch_size = min(_checks.integer("batch_size", batch_size), len(samples))
     num_probes = _checks.integer("num_probes", num_probes)
     _checks.check_flag("average", average)
+    turned = principal_axes(samples) if _checks.choice("axes", axes, AXES) == AXES[1] else None
     with np.errstate(divide="ignore"):
         ends = schedule.half_log_snr(np.array([schedule.t_max, schedule.t_min]))
     if not np.isfinite(ends).all():
         raise ValueError(
             f"schedule must have a finite log(alpha / sigma) at t_max and t_min, got {ends}"
         )
-    grid = np.linspace(*ends, num_points + 1)
+    grid = np.linspace(ends[0], ends[1], num_points + 1)
+    denoiser = denoiser.on(schedule)
+    if turned is not None:
+        denoiser, samples = along(denoiser, turned), turn(samples, turned)
     moments = _moments(
-        key, denoiser.on(schedule), samples, jnp.asarray(grid, samples.dtype), batch_size,
+        key, denoiser, samples, jnp.asarray(grid, samples.dtype), batch_size,
         num_probes,
     )  # fmt: skip
     host = Moments(*(np.asarray(part, np.float64) for part in moments))
@@ -171,7 +197,8 @@ def estimate_statistics(
         raise ValueError(
             f"the denoiser returned NaN or infinity where log(alpha / sigma) is {where:.3f}"
         )
-    return _solve(grid, host, float(jnp.finfo(samples.dtype).eps), average)
+    found = _solve(grid, host, float(jnp.finfo(samples.dtype).eps), average)
+    return found._replace(axes=turned)
 
 
 @eqx.filter_jit
@@ -183,7 +210,7 @@ def _moments(
     num, event = len(samples), samples.shape[1:]
     ids = jnp.arange(num)
     noise = random.normal(key, ids, 0, event, samples.dtype)
-    signs = probes(key, num, (num_probes, *event), samples.dtype)
+    signs = jnp.sign(random.normal(key, ids, 1, (num_probes, *event), samples.dtype))
     num_batches = -(-num // batch_size)
 
     def cut(array: jax.Array) -> jax.Array:
@@ -200,24 +227,6 @@ def _moments(
         return jax.lax.scan(more, empty, batches)[0]
 
     return jax.lax.map(at, grid)
-
-
-def probes(key: jax.Array, num: int, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """Draw signs for ``num`` points, ``(num, *shape)``: unbiased and balanced between points.
-
-    Entry i of point j is the sign of entry (j, i) of a Hadamard matrix, times a random sign for
-    each i. The product of the signs of two entries has mean zero, as for independent ones, and its
-    sum over all points of a full matrix is zero too: what all points have in common outside of the
-    diagonal does not disturb its estimate. Further blocks of entries have another sign per point.
-    """
-    size = int(np.prod(shape))
-    order = 1 << max(num.bit_length() - 1, 0)
-    entry, point = jnp.arange(size), jnp.arange(num)
-    parity = jax.lax.population_count(point[:, None] & (entry % order)) & 1
-    per_entry = random.normal(key, jnp.arange(1), 1, (size,), dtype) < 0
-    blocks = random.normal(key, point, 2, (-(-size // order),), dtype) < 0
-    odd = (parity == 1) ^ per_entry ^ blocks[:, entry // order]
-    return jnp.where(odd, -1, 1).astype(dtype).reshape(num, *shape)
 
 
 def _batch(denoiser: Denoiser, half_log_snr: jax.Array, batch: tuple[jax.Array, ...]) -> Moments:
@@ -252,7 +261,7 @@ def _merge(a: Moments, b: Moments) -> Moments:
 def _solve(grid: np.ndarray, moments: Moments, eps: float, average: bool) -> Statistics:
     """Turn moments into l, s and b."""
     wide = lambda values: values.reshape(-1, *[1] * (moments.slope.ndim - 1))
-    pool = (
+    pool: Any = (
         functools.partial(np.mean, axis=tuple(range(1, moments.slope.ndim)), keepdims=True)
         if average
         else np.asarray
@@ -281,7 +290,49 @@ def _solve(grid: np.ndarray, moments: Moments, eps: float, average: bool) -> Sta
     return Statistics(grid, 1 - slope, s, b)
 
 
+def principal_axes(samples: jax.Array) -> np.ndarray:
+    """Return the principal axes of points ``(n, ...)`` of d numbers, as columns ``(d, d)``."""
+    rows = np.asarray(samples, np.float64).reshape(len(samples), -1)
+    if rows.shape[1] > _MAX_SIZE:
+        raise ValueError(
+            f'axes "principal" needs samples of at most {_MAX_SIZE} numbers, got {rows.shape[1]}; '
+            'take "entries"'
+        )
+    rows = rows - rows.mean(axis=0)
+    return np.linalg.eigh(rows.T @ rows)[1]
+
+
+def turn(x: jax.Array, axes: Any) -> jax.Array:
+    """Return ``x``, ``(n, ...)``, along the axes that are the columns of ``axes``."""
+    rows = x.reshape(len(x), -1)
+    if np.shape(axes)[0] != rows.shape[1]:
+        raise ValueError(
+            f"the axes of the statistics are for samples of {np.shape(axes)[0]} numbers, got "
+            f"samples of shape {x.shape[1:]}"
+        )
+    return jnp.matmul(rows, jnp.asarray(axes, x.dtype), precision="highest").reshape(x.shape)
+
+
+class Turned(eqx.Module):
+    """A function ``fn(x, t)`` with its argument and its value along other axes."""
+
+    fn: Any
+    axes: jax.Array
+
+    def __call__(self, x: jax.Array, t: jax.Array) -> jax.Array:
+        """Evaluate."""
+        return turn(self.fn(turn(x, self.axes.T), t), self.axes)
+
+
+def along(denoiser: Denoiser, axes: np.ndarray) -> Denoiser:
+    """Return the denoiser as seen along orthogonal axes, the columns of ``axes``."""
+    return Denoiser(
+        Turned(denoiser.fn, jnp.asarray(axes)), denoiser.prediction, denoiser.schedule,
+        denoiser.num_calls,
+    )  # fmt: skip
+
+
 def spline(grid: np.ndarray, values: np.ndarray) -> BSpline:
     """Return the spline through values on a grid, of degree 9 or the most that the grid allows."""
-    degree = min(DEGREE, len(grid) - 1)
+    degree = min(_DEGREE, len(grid) - 1)
     return make_interp_spline(grid, values, degree - 1 + degree % 2)
