@@ -30,7 +30,11 @@ class Row(NamedTuple):
     window: tuple[float, float]
 
 
-FAST = [Row("tuned", 4, (0.5, 4.0)), Row("interacting", 4, (0.5, 4.0))]
+FAST = [
+    Row("tuned", 4, (0.5, 4.0)),
+    Row("interacting", 4, (0.5, 4.0)),
+    Row("generate", 3, (0.5, 4.0)),
+]
 # In all more than a hundred.
 SOAK = [
     Row("adjusted", 30, (0.3, 4.0)),
@@ -39,6 +43,7 @@ SOAK = [
     Row("nuts", 20, (0.5, 8.0)),
     Row("interacting", 25, (0.3, 4.0)),
     Row("large", 20, (0.5, 5.0)),
+    Row("generate", 15, (0.3, 4.0)),
 ]
 
 
@@ -151,6 +156,14 @@ def check(victims: Victims, row: Row) -> None:
 @pytest.mark.parametrize("row", FAST, ids=lambda row: row.case)
 def test_killed_runs_end_as_if_undisturbed(victims, row):
     check(victims, row)
+
+
+def test_generated_samples_are_the_same_on_two_devices(victims):
+    victims.start("generate", "generate-devices", mesh=True)
+    assert victims.wait() == 0, victims.log()
+    with np.load(victims.folder / "generate-devices" / "result.npz") as arrays:
+        for key, value in undisturbed(victims, "generate").items():
+            np.testing.assert_array_equal(arrays[key], value)
 
 
 @pytest.mark.soak

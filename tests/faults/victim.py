@@ -25,9 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import shoal.inference.run as driver
-from shoal.inference import Checkpoint, _work, cache, hosts, sample
+from shoal.inference import Checkpoint, _work, cache, generate, hosts, sample
 from shoal.inference.run import run
+from shoal.sampling.core.denoiser import Denoiser
 from shoal.sampling.core.pairwise import Ring
+from shoal.sampling.diffusion import ddim, edm
 
 sys.path.insert(0, str(Path(__file__).parent))
 from algorithms import SteinEnsemble
@@ -71,6 +73,22 @@ def _ensemble(num_particles, num_steps):
     return case
 
 
+def _posterior_mean(x, t):
+    return x / (1 + t**2)
+
+
+def _generated(num_samples, batch_size):
+    def case(folder, mesh, told):
+        samples, record, *_ = generate(
+            KEY(4), Denoiser(_posterior_mean, "data"), edm(), ddim(1.0), 6, (40,),
+            num_samples=num_samples, batch_size=batch_size, progress=told, mesh=mesh,
+            checkpoint=Checkpoint(folder, every=0.0),
+        )  # fmt: skip
+        return {"samples": samples, "failed_at": record.failed_at}
+
+    return case
+
+
 CASES = {
     "adjusted": _sample("mala", 200, 150),
     "unadjusted": _sample("baoab", 200, 150),
@@ -78,6 +96,7 @@ CASES = {
     "nuts": _sample("nuts", 20, 60),
     "interacting": _ensemble(200, 300),
     "small": _ensemble(60, 40),
+    "generate": _generated(6000, 50),
     "chains": _sample("ula", 20, 60, num_warmup=0),
     # Sixteen megabytes of state: the kill falls into a write.
     "large": _sample("mala", 60_000, 12),
