@@ -46,9 +46,10 @@ def gaussian_data(deviation: float, mean: float = 0.0) -> Callable[..., Any]:
 
 
 def steps(grid: Any) -> Callable[[int], np.ndarray]:
-    """Return a grid on the linear VP schedule as solvers get it."""
+    """Return a grid on the linear VP schedule, or ``"uneven"``, as solvers get it."""
     # To a time at which uniform steps are still small in λ.
-    return lambda num: half_log_snrs(vp_linear(t_min=0.02), grid, num)
+    rule = uneven if grid == "uneven" else grid
+    return lambda num: half_log_snrs(vp_linear(t_min=0.02), rule, num)
 
 
 def uneven(schedule: Any, num: int) -> np.ndarray:

@@ -113,7 +113,8 @@ def heun(
         _checks.real_parameter(name, value, 0.0, include_low=True, scalar=True)
     )
     low = number("churn_min", churn_min)
-    high = math.inf if churn_max == math.inf else number("churn_max", churn_max)
+    unbounded = isinstance(churn_max, float) and churn_max == math.inf
+    high = math.inf if unbounded else number("churn_max", churn_max)
     if low > high:
         raise ValueError(f"churn_min must be <= churn_max, got {low:g} and {high:g}")
     return Heun(number("churn", churn), low, high, number("noise_scale", noise_scale))

@@ -185,13 +185,17 @@ def execute(program: Program, problem: Problem) -> tuple[jax.Array, Record]:
     """Run a program: one scan over its rows."""
     x = problem.position
     event = x.shape[1:]
-    if np.broadcast_shapes(program.matrices.shape[3:], event) != event:
+    own = program.matrices.shape[3:]
+    fits = len(own) <= len(event) and all(
+        size in (1, other) for size, other in zip(own[::-1], event[::-1], strict=False)
+    )
+    if not fits:
         raise ValueError(
-            f"the solver's coefficients are for samples of shape {program.matrices.shape[3:]}, "
+            f"the solver's coefficients are for samples of shape {own}, "
             f"x_T has samples of shape {event}"
         )
     if NOISE in program.inputs and problem.key is None:
-        raise ValueError("key must be a typed key such as jax.random.key(0): this solver draws")
+        raise TypeError("key must be a typed key for this solver, which draws; got NoneType")
     check_reach(problem.denoiser, program.half_log_snr)
     clock, scale = program.half_log_snr, problem.scale(program.half_log_snr)
     cast = lambda array: jnp.asarray(array, x.dtype)
