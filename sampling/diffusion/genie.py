@@ -183,7 +183,7 @@ def distill_head(
     schedule
         Between its ends, where λ must be finite, the head is trained.
     samples
-        Data, ``(n, ...)``, float32 or float64, of positive variance.
+        Data, ``(n, ...)``, float32 or float64.
     num_steps
         Steps of Adam.
     batch_size

@@ -18,6 +18,7 @@ long steps it does not stand.
 # ruff: noqa: D102 (methods are documented in the base class)
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -25,6 +26,7 @@ import numpy as np
 from shoal.sampling.core import _checks
 from shoal.sampling.core.multistep import phi
 from shoal.sampling.core.schedules import unit_scales
+from shoal.sampling.diffusion import startup
 from shoal.sampling.diffusion.exponential import advance, order_at
 from shoal.sampling.diffusion.program import Evaluation, Expression, Program, Tape
 from shoal.sampling.diffusion.solver import LinearSolver, Steps
@@ -46,34 +48,42 @@ class Taylor(LinearSolver):
                 "grid must begin where log(alpha / sigma) is finite for a Taylor solver: there is "
                 f"no derivative at {clock[0]}; start at a smaller t_max"
             )
+        num_points = max(self.order // 2, 1)
+        clock, num_sweeps = startup.intervals(steps, num_steps, num_points, num_points - 1)
         tape = Tape()
-        x, points = tape.start, list[Evaluation]()
-        for i, (s, t) in enumerate(zip(clock[:-1], clock[1:], strict=True)):
-            points.insert(0, tape.evaluate(x, s))
+        integrate = functools.partial(hermite_step, self.form)
+        points = startup.first_points(tape, clock, num_points, num_sweeps, integrate)
+        x = tape.start
+        for i in range(max(len(points) - 1, 0), len(clock) - 1):
+            s, t = clock[i : i + 2]
+            if i >= len(points):
+                points.insert(0, tape.evaluate(x, s))
             if self.order == 1 or (not np.isfinite(t) and self.form != "raw"):
                 x = advance("data", points[0].position, s, t, points[:1])
                 continue
-            num = order_at(i, num_steps, self.order // 2, lower_order_final)
-            x = hermite_step(self.form, s, t, points[:num])
+            num = order_at(i, len(clock) - 1, num_points, lower_order_final)
+            x = hermite_step(self.form, points[0].position, s, t, points[:num])
         return tape.finish(x, clock[-1])
 
 
-def hermite_step(form: str, s: float, t: float, points: list[Evaluation]) -> Expression:
-    """Return x at ``t`` from the first of ``points``, at ``s``.
+def hermite_step(
+    form: str, start: Expression, s: float, t: float, points: list[Evaluation]
+) -> Expression:
+    """Return x at ``t`` from ``start`` at ``s`` by the polynomial through ``points``.
 
     Exact for predictions that are polynomials, in λ or, for ``"raw"``, in γ, of a degree below
     twice the number of points.
     """
     (alpha_s, sigma_s), (alpha_t, sigma_t) = unit_scales(np.array(s)), unit_scales(np.array(t))
     at = np.array([point.half_log_snr for point in points])
-    gammas, h = np.exp(-at), t - s
-    z, u, length, factor = {
-        "data": (-h, at, h, alpha_t * h),
-        "noise": (h, at, h, -sigma_t * h),
-        "raw": (0.0, gammas, np.exp(-t) - np.exp(-s), alpha_t * (np.exp(-t) - np.exp(-s))),
+    gammas, h, step = np.exp(-at), t - s, np.exp(-t) - np.exp(-s)
+    z, nodes, length, factor = {
+        "data": (-h, (at - s) / h, h, alpha_t * h),
+        "noise": (h, (at - s) / h, h, -sigma_t * h),
+        "raw": (0.0, (gammas - np.exp(-s)) / step, step, alpha_t * step),
     }[form]
-    values, slopes = hermite_weights(z, (u - u[0]) / length)
-    x = (sigma_t / sigma_s if form == "data" else alpha_t / alpha_s) * points[0].position
+    values, slopes = hermite_weights(z, nodes)
+    x = (sigma_t / sigma_s if form == "data" else alpha_t / alpha_s) * start
     for value, slope, gamma, point in zip(values, slopes, gammas, points, strict=True):
         change = {"data": 1.0, "noise": -1 / gamma, "raw": 1 / gamma**2}[form]
         x = x + factor * value * point.form(form)
@@ -108,9 +118,9 @@ def taylor(order: int = 2, form: str = "data") -> Taylor:
     Parameters
     ----------
     order
-        1, which is DDIM; 2; or 4, through the point before too, where the first step is of order 2,
-        and the last with ``lower_order_final``: both bound the order as a whole by three unless
-        steps are short there.
+        1, which is DDIM; 2; or 4, through the point before too, where the first step is made twice,
+        for one more evaluation out of ``num_steps``, and ``lower_order_final`` lowers the order of
+        the last, and of the whole to three.
     form
         What is expanded: ``"data"`` and ``"noise"`` in λ, or ``"raw"``, the noise in sigma / alpha
         as published.
