@@ -89,7 +89,7 @@ def half_log_snrs(schedule: Schedule, grid: Any, num_intervals: int) -> np.ndarr
     if callable(grid):
         points = np.asarray(grid(schedule, num_intervals), np.float64)
     else:
-        times = np.asarray(grid, np.float64)
+        times = np.asarray(_checks.real_values("grid", grid), np.float64)
         if times.shape != (num_intervals + 1,):
             raise ValueError(
                 f"grid must hold {num_intervals + 1} times for this solver and number of steps, "

@@ -130,6 +130,8 @@ def _probes(
     random.check_key(key)
     assert key is not None
     ids = jnp.arange(samples.shape[0]) if ids is None else ids
+    if np.shape(ids) != samples.shape[:1]:
+        raise ValueError(f"ids must have shape {samples.shape[:1]}, got {np.shape(ids)}")
     draw = lambda key: jax.random.rademacher(key, (num, *samples.shape[1:]), samples.dtype)
     return jnp.moveaxis(jax.vmap(draw)(random.particle_keys(key, ids)), 1, 0)
 

@@ -1,5 +1,6 @@
 """Generation in batches: the same samples however they are cut, and none lost in silence."""
 
+import functools
 import signal
 import warnings
 from pathlib import Path
@@ -52,7 +53,7 @@ def lose(**options: Any) -> Generated:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
+@functools.cache
 def whole() -> Generated:
     return run()
 
@@ -68,12 +69,12 @@ def interrupt(progress: Progress) -> None:
         signal.raise_signal(signal.SIGINT)
 
 
-def test_samples_are_the_same_in_batches_of_another_size(whole: Generated) -> None:
-    assert_same(run(batch_size=7), whole)
+def test_samples_are_the_same_in_batches_of_another_size() -> None:
+    assert_same(run(batch_size=7), whole())
 
 
-def test_record_and_starts(whole: Generated) -> None:
-    samples, record, outcome, *_ = whole
+def test_record_and_conditions() -> None:
+    samples, record, outcome, *_ = whole()
     assert (outcome, samples.shape, samples.dtype) == ("completed", (NUM, 2), np.float32)
     np.testing.assert_allclose(record.times, [0.8, 0.5, 0.25, 0.1], rtol=1e-5)
     np.testing.assert_array_equal(record.num_calls, np.full(NUM, 2 * STEPS))
@@ -102,16 +103,16 @@ def test_starts_are_normal_with_the_first_sigma() -> None:
 
 
 def test_interrupted_batches_are_kept_and_resumed(
-    whole: Generated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_work, "CHUNK_SECONDS", 0.0)  # one batch in every chunk
     with pytest.warns(GenerationWarning, match="^interrupted after 32 of 50 samples$"):
         first = run(progress=interrupt, checkpoint=tmp_path)
     assert (first.outcome, len(first.samples)) == ("interrupted", 2 * BATCH)
     cut = lambda leaf: leaf[: 2 * BATCH]
-    np.testing.assert_array_equal(first.samples, cut(whole.samples))
-    np.testing.assert_array_equal(first.record.num_calls, cut(whole.record.num_calls))
-    assert_same(run(checkpoint=tmp_path), whole)
+    np.testing.assert_array_equal(first.samples, cut(whole().samples))
+    np.testing.assert_array_equal(first.record.num_calls, cut(whole().record.num_calls))
+    assert_same(run(checkpoint=tmp_path), whole())
 
 
 def test_lost_samples_are_named_and_are_nan() -> None:
