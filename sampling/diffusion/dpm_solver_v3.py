@@ -12,8 +12,9 @@ the last points. With p points the order is p whatever the statistics, and Gauss
 independent entries are solved exactly in one step. l = 0, s = -1, b = 0 is the multistep family in
 the noise, l = 1, s = b = 0 that in the data.
 
-A corrector repeats the last step with the new value of f among its points, at no further call; it
-raises the order by one. f stays as it was seen, and the next step starts from the corrected x.
+A corrector repeats the last step with the new value of f among its points, at no further call. f
+stays as it was seen, and the next step starts from the corrected x. With as many points as the step
+had the order stays as it is, and the error is a fraction.
 """
 
 # ruff: noqa: D102 (methods are documented in the base class)
@@ -28,6 +29,7 @@ import numpy as np
 from shoal.sampling.core import _checks
 from shoal.sampling.core.multistep import polynomial_weights
 from shoal.sampling.core.schedules import Schedule, unit_scales
+from shoal.sampling.diffusion import startup
 from shoal.sampling.diffusion._v3_integrals import Curves, newton_weights
 from shoal.sampling.diffusion.exponential import order_at
 from shoal.sampling.diffusion.program import Evaluation, Expression, Program, Tape, constant
@@ -50,13 +52,13 @@ def residual(curves: Curves, here: Evaluation) -> Expression:
 
 
 def v3_step(
-    curves: Curves, start: Point, t: float, points: Sequence[Point], pseudo: bool = False
-) -> Expression:
-    """Return x at ``t`` from ``start``, which is the first of ``points``."""
+    curves: Curves, start: Expression, s: float, t: float, points: Sequence[Point],
+    pseudo: bool = False,
+) -> Expression:  # fmt: skip
+    """Return x at ``t`` from ``start`` at ``s``, through ``points``."""
     rule = newton_weights if pseudo else polynomial_weights
-    clock = [point.half_log_snr for point in points]
-    weights = curves.step(start.half_log_snr, t, clock, rule)
-    x = weights.base * start.position + constant(weights.constant)
+    weights = curves.step(s, t, [point.half_log_snr for point in points], rule)
+    x = weights.base * start + constant(weights.constant)
     for weight, point in zip(weights.points, points, strict=True):
         x = x + weight * point.f
     return x
@@ -73,6 +75,7 @@ class DPMSolverV3(LinearSolver):
     pseudo_predictor: bool
     pseudo_corrector: bool
     corrector_region: tuple[float, float] | None
+    start: str
     # The region in λ, known with a schedule.
     reach: tuple[float, float] = (-np.inf, np.inf)
 
@@ -95,15 +98,27 @@ class DPMSolverV3(LinearSolver):
         return turn(x, axes.T), record
 
     def program(self, steps: Steps, num_steps: int, lower_order_final: bool) -> Program:
-        clock = steps(num_steps)
+        wanted = self.order - 2 if self.start == "sweeps" else 0
+        clock, num_sweeps = startup.intervals(steps, num_steps, self.order, wanted)
         tape = Tape()
-        x, points, order = tape.start, list[Point](), 0
-        for i, (s, t) in enumerate(zip(clock[:-1], clock[1:], strict=True)):
-            here = tape.evaluate(x, s)
-            new = Point(s, here.position, tape.keep(residual(self.curves, here), "f"))
-            points.insert(0, self._corrected(tape, new, points, order))
-            order = order_at(i, num_steps, self.order, lower_order_final)
-            x = v3_step(self.curves, points[0], t, points[:order], self.pseudo_predictor)
+
+        def point(here: Evaluation) -> Point:
+            f = residual(self.curves, here)
+            return Point(here.half_log_snr, here.position, tape.keep(f, "f"))
+
+        integrate = lambda start, s, t, calls: v3_step(
+            self.curves, start, s, t, list(map(point, calls))
+        )
+        calls = startup.first_points(tape, clock, self.order, num_sweeps, integrate)
+        points, x, order = [point(here) for here in calls], tape.start, 0
+        for i in range(max(len(points) - 1, 0), len(clock) - 1):
+            s, t = clock[i], clock[i + 1]
+            if i >= len(points):
+                new = point(tape.evaluate(x, s))
+                points.insert(0, self._corrected(tape, new, points, order))
+            order = order_at(i, len(clock) - 1, self.order, lower_order_final)
+            seen = points[:order]
+            x = v3_step(self.curves, points[0].position, s, t, seen, self.pseudo_predictor)
         program = tape.finish(x, clock[-1])
         _checks.check_entries(
             "statistics", program.matrices, np.isfinite, "such that steps have finite coefficients"
@@ -117,14 +132,16 @@ class DPMSolverV3(LinearSolver):
         if not self.corrector or order < 2 or not self.reach[0] <= s <= self.reach[1]:
             return new
         seen = [points[0], new, *points[1:]][:order]
-        corrected = v3_step(self.curves, points[0], s, seen, self.pseudo_corrector)
+        before = points[0].half_log_snr
+        start = points[0].position
+        corrected = v3_step(self.curves, start, before, s, seen, self.pseudo_corrector)
         return new._replace(position=tape.keep(corrected, "corrected"))
 
 
 def dpm_solver_v3(
     statistics: Statistics, order: int = 3, corrector: bool = True,
     pseudo_predictor: bool = False, pseudo_corrector: bool = False,
-    corrector_region: tuple[float, float] | None = None,
+    corrector_region: tuple[float, float] | None = None, *, start: str = "growing",
 ) -> DPMSolverV3:  # fmt: skip
     """DPM-Solver-v3 multistep: about the statistics of the model that is solved.
 
@@ -147,6 +164,9 @@ def dpm_solver_v3(
     corrector_region
         Times ``(low, high)`` where the corrector works; None is all. With strong guidance it may
         help in the noisy half only, or in the other.
+    start
+        ``"growing"`` orders, or ``"sweeps"``: full order from the first step on, for
+        (``order`` - 2) (``order`` - 1) more calls.
 
     Returns
     -------
@@ -193,10 +213,12 @@ def dpm_solver_v3(
                 f"{corrector_region!r}"
             )
         corrector_region = (float(region[0]), float(region[1]))
+    start = _checks.choice("start", start, startup.STARTS)
     curves = Curves(statistics, along_axes=True)
     return DPMSolverV3(
-        statistics, curves, order, corrector, pseudo_predictor, pseudo_corrector, corrector_region
-    )
+        statistics, curves, order, corrector, pseudo_predictor, pseudo_corrector,
+        corrector_region, start,
+    )  # fmt: skip
 
 
 def check_statistics(statistics: Any) -> Statistics:

@@ -37,7 +37,7 @@ from shoal.sampling.core import _checks, random
 from shoal.sampling.core.denoiser import Denoiser
 from shoal.sampling.core.schedules import Schedule, unit_scales
 
-_DEGREE = 9
+_DEGREE = 7
 _MAX_SIZE = 4096
 AXES = ("entries", "principal")
 
@@ -333,6 +333,6 @@ def along(denoiser: Denoiser, axes: np.ndarray) -> Denoiser:
 
 
 def spline(grid: np.ndarray, values: np.ndarray) -> BSpline:
-    """Return the spline through values on a grid, of degree 9 or the most that the grid allows."""
+    """Return the spline through values on a grid, of degree 7 or the most that the grid allows."""
     degree = min(_DEGREE, len(grid) - 1)
     return make_interp_spline(grid, values, degree - 1 + degree % 2)
