@@ -6,6 +6,7 @@ from shoal.sampling.core import _checks
 from shoal.sampling.core.multistep import exponential_weights
 from shoal.sampling.diffusion.exponential import (
     Multistep,
+    Rule,
     StochasticDDIM,
     halved_weights,
     midpoint_weights,
@@ -109,7 +110,7 @@ def dpm_solver_pp(
         if sde:
             raise ValueError("sde must be False with multistep=False, got True")
         return Singlestep("data", order, variant)
-    rule = midpoint_weights if variant == "midpoint" else exponential_weights
+    rule: Rule = midpoint_weights if variant == "midpoint" else exponential_weights
     if compat == "upstream":
         rule = halved_weights(rule)
     return Multistep("data", order, rule, eta if sde else 0.0)

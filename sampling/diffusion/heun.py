@@ -45,7 +45,7 @@ class Heun(LinearSolver):
             if growth:
                 x = x + self.noise_scale * sigma * math.sqrt(growth**2 + 2 * growth) * tape.noise()
                 s, sigma = s - math.log1p(growth), sigma * (1 + growth)
-            here = tape.evaluate(scale(s) * x, s)
+            here = tape.evaluate(scale(s) * x if i else tape.start, s)
             x = here.position / scale(s)
             slope = (x - here.data) / sigma
             step = sigma_next - sigma

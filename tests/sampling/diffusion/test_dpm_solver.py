@@ -162,6 +162,13 @@ def test_heun_is_the_published_algorithm(num_steps):
     assert num_calls == num_steps
 
 
+def test_heun_starts_anywhere():
+    """Its start is the run's own to the last digit, whatever 1 / alpha times alpha is."""
+    for start in np.linspace(-8, 0, 50):
+        program = heun().program(lambda num, start=start: np.array([start, 0.5]), 2, True)
+        assert program.matrices.shape[0] == 2
+
+
 def test_churn_raises_the_noise_as_published():
     sigmas = np.array([4.0, 3.0, 2.0, 1.0, 0.5])
     solver = heun(churn=1.0, churn_min=0.6, churn_max=2.5, noise_scale=1.1)
