@@ -9,10 +9,13 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 TESTED = {
     "cir_orders",
+    "digits",
+    "digits_guidance",
     "eight_schools",
     "langevin_bias",
     "kernel_mmd",
     "several_processes",
+    "solver_comparison",
     "tensor_pca",
     "tuned_sampler",
 }
@@ -97,3 +100,27 @@ def test_tuned_sampler(tmp_path: Path) -> None:
     # A bias of 1 % is a fifth of these errors, or less: 62 comparisons at 5.2, 1e-5.
     assert largest < 5.2
     check_picture(tmp_path / "tuned_sampler.png")
+
+
+def test_digits_guidance(tmp_path: Path) -> None:
+    ratios = load("digits_guidance").main(20, (8, 12), folder=tmp_path)
+    # Over 4 keys, with 50 samples, 1.25 to 1.42, 3.7 to 4.1 and 0.96 to 0.98.
+    assert ratios["DPM-Solver++(2M)"] > 1.1
+    assert ratios["DPM-Solver++(3M)"] > 2.5
+    assert ratios["GHVB, 2, 0.5"] < 1.05
+    check_picture(tmp_path / "digits_guidance.png")
+
+
+def test_digits(tmp_path: Path) -> None:
+    # 4000 steps give 99 % and a ratio of 0.99; 100 give 10 %, which is chance, and 2.2.
+    accuracy, near = load("digits").main(num_steps=300, num_samples=200, folder=tmp_path)
+    assert accuracy > 0.4
+    assert 1 < near.ratio < 1.9
+    check_picture(tmp_path / "digits.png")
+
+
+def test_solver_comparison(tmp_path: Path) -> None:
+    _, median = load("solver_comparison").main(calls=(10,), num_samples=64, folder=tmp_path)
+    # 0.29; over 16 sets of noise its logarithm has a standard deviation of 0.075: 5.2 of them.
+    assert median < 0.43
+    check_picture(tmp_path / "solver_comparison.png")

@@ -12,9 +12,9 @@ Throughout w = 0 is the model without the condition and w = 1 the one with it: n
 papers (GENIE, Ho and Salimans) write (1 + w') c - w' u, which is w = 1 + w'.
 
 What is exact: with exact u and c (or p(c | x)) and w = 1, the condition. With w > 1 the field is
-that of no noised density: the samples do not have the law p(x) p(c | x)^w, they are drawn to where
-the condition is clearest, and their spread shrinks (Bradley and Nakkiran 2024). Where w is large
-the equation is stiff, and with few steps low orders win.
+that of no noised density: the samples do not have the law p(x) p(c | x)^w (Bradley and Nakkiran
+2024). They are drawn to where the condition is clearest, less varied, and at large w out of the
+range of the data. There the equation is stiff, and with few steps low orders win.
 
 Taylor steps and all that uses `Denoiser.derivative` differentiate the guided field along its own
 flow. The sum of the derivatives of u and c along theirs, in the same proportions, is another number
