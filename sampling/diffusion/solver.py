@@ -159,8 +159,8 @@ def solve(
     >>> denoiser = Denoiser(lambda x, t: x * 0.25 / (0.25 + t**2), "data", edm())
     >>> noise = 80.0 * jax.random.normal(jax.random.key(0), (1000, 2))
     >>> x, record = solve(denoiser, edm(), dpm_solver_pp(2), noise, 20)
-    >>> x.std().round(2), record.num_calls[0]
-    (Array(0.5, dtype=float32), Array(20, dtype=int32))
+    >>> f"{x.std():.1f}", int(record.num_calls[0])
+    ('0.5', 20)
     """
     if not isinstance(denoiser, Denoiser):
         raise TypeError(f"denoiser must be a Denoiser, got {type(denoiser).__name__}")
