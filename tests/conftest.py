@@ -1,5 +1,6 @@
 """What every test file may use. Warnings are errors (pyproject.toml); nothing here is global."""
 
+import gc
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 
 import jax
 import pytest
+from compilation import QUICK, USUAL_OPTIONS, quick_options
 from jax._src import compiler
 from mutants.seeding import seeded
 
@@ -28,14 +30,6 @@ GLOBAL_SETTINGS = (
     "jax_numpy_dtype_promotion",
     "jax_numpy_rank_promotion",
 )
-# Fewer passes, no fused loops, no program in 32 parts: a quarter of the time to compile, other
-# rounding, slower programs: for long loops tests ask for `quick_compiler(level=1)`.
-USUAL_OPTIONS = compiler.get_compile_options
-QUICK = {
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_cpu_parallel_codegen_split_count": 1,
-}
 # These run first, so that no worker is left alone with one of them, and the many short ones last.
 LONG = ("test_sample", "test_devices", "test_demo", "test_hosts", "test_readme", "test_examples")
 SHORT = ("test_mutants", "test_bad_input")
@@ -60,6 +54,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the long files first and the tables of short tests last; each file stays together."""
     items.sort(key=lambda item: (item.path.stem not in LONG) + (item.path.stem in SHORT))
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage less often, and not in what was imported: it took a twentieth of all."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture
@@ -96,14 +97,7 @@ def compiler_of(node: pytest.Item | pytest.Module) -> Callable[..., Any]:
     quickly = node.get_closest_marker("quick_compiler")
     if quickly is None or node.get_closest_marker("usual_compiler"):
         return USUAL_OPTIONS
-    chosen = QUICK | {"xla_backend_optimization_level": quickly.kwargs.get("level", 0)}
-
-    def quick(*arguments: Any, **options: Any) -> Any:
-        made = USUAL_OPTIONS(*arguments, **options)
-        made.env_option_overrides = [*made.env_option_overrides, *chosen.items()]
-        return made
-
-    return quick
+    return quick_options(**quickly.kwargs)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -62,12 +62,13 @@ def run(script: str, *arguments: str, **environment: str) -> list:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_second_process_compiles_nothing(tmp_path: Path) -> None:
-    folder, hits, misses = run(SAMPLE, XDG_CACHE_HOME=str(tmp_path))
+def test_second_process_compiles_nothing(tmp_path: Path, quick_environment: dict[str, str]) -> None:
+    environment = quick_environment | {"XDG_CACHE_HOME": str(tmp_path)}
+    folder, hits, misses = run(SAMPLE, **environment)
     assert folder == str(tmp_path / "shoal" / "xla")
     files = sorted(Path(folder).iterdir())
     assert misses == len(files) > hits
-    again = run(SAMPLE, XDG_CACHE_HOME=str(tmp_path))
+    again = run(SAMPLE, **environment)
     assert again == [folder, hits + misses, 0]
     assert sorted(Path(folder).iterdir()) == files
 

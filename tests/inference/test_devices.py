@@ -19,8 +19,9 @@ from shoal.sampling import langevin
 SCRIPT = """
 import functools, re, sys
 import blackjax, jax, jax.numpy as jnp, numpy as np
-sys.path.insert(0, FAULTS)
+sys.path[:0] = [TESTS, TESTS + "/faults"]
 from algorithms import SteinEnsemble
+from compilation import compile_quickly
 from shoal.inference import Checkpoint, resume, sample
 from shoal.inference._chunk import _Static, compiled_chunk, empty, make_program, put_inputs
 from shoal.inference._draw import _keep, _tally
@@ -46,11 +47,21 @@ def draws(sampler, mesh, num_chains, num_warmup=20, **options):
     )
     return result
 
-# Independent chains, a vector's length of them on each device: the same bits.
-alone, shared = (draws("mala", m, 128) for m in (None, mesh))
+# Independent chains, a vector's length of them on each device: the same bits, also of what was
+# saved on eight devices and continued on two and on one.
+checkpoint = Checkpoint(FOLDER, every=0.0)
+alone, shared = draws("mala", None, 128), draws("mala", mesh, 128, checkpoint=checkpoint)
 np.testing.assert_array_equal(alone.posterior["position"], shared.posterior["position"])
 np.testing.assert_array_equal(alone.parameters["step_size"], shared.parameters["step_size"])
 assert alone.status == shared.status and alone.num_gradients == shared.num_gradients
+go_on = functools.partial(resume, FOLDER, log_density, progress=False, on_failure="ignore")
+again = go_on(num_samples=40, mesh=two)
+np.testing.assert_array_equal(again.posterior["position"][:, :30], shared.posterior["position"])
+last = go_on(num_samples=50)
+np.testing.assert_array_equal(last.posterior["position"][:, :40], again.posterior["position"])
+
+# From here on nothing is about the last bit.
+compile_quickly()
 
 # A number that the devices do not divide: filled up, and to rounding the same after a step.
 uneven = [draws("ula", m, 13, 0).posterior["position"] for m in (None, mesh)]
@@ -71,16 +82,6 @@ lowered = compiled_chunk.lower(_Static.of((static, program)), arrays, scalars, c
 text = lowered.compile().as_text()
 communication = re.findall("all-reduce|all-gather|all-to-all|collective-permute", text)
 assert not communication, communication
-
-# Saved on eight devices, continued on two and on one.
-options = dict(num_warmup=0, checkpoint=Checkpoint(FOLDER, every=0.0))
-whole = draws("mala", mesh, 128, **options).posterior["position"]
-again = draws("mala", None, 128, num_warmup=0).posterior["position"]
-np.testing.assert_array_equal(whole, again)
-again = resume(FOLDER, log_density, num_samples=40, mesh=two, progress=False)
-np.testing.assert_array_equal(again.posterior["position"][:, :30], whole)
-last = resume(FOLDER, log_density, num_samples=50, progress=False)
-np.testing.assert_array_equal(last.posterior["position"][:, :40], again.posterior["position"])
 
 # An ensemble round the ring, even and uneven.
 def position(state, info):
@@ -105,9 +106,9 @@ print("done")
 
 
 def test_eight_devices_give_what_one_gives(root, tmp_path):
-    faults, folder = str(root / "tests" / "faults"), str(tmp_path / "run")
+    tests, folder = str(root / "tests"), str(tmp_path / "run")
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    script = f"FAULTS, FOLDER = {faults!r}, {folder!r}\n{SCRIPT}"
+    script = f"TESTS, FOLDER = {tests!r}, {folder!r}\n{SCRIPT}"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
         capture_output=True,
