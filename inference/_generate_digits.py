@@ -15,9 +15,7 @@ from shoal.inference._generate import Generated, generate
 from shoal.inference.pictures import image_grid
 from shoal.models.denoisers import Denoiser, PreconditionedNetwork, digits_data, digits_network
 from shoal.sampling import diffusion
-from shoal.sampling.diffusion.dpm_solver_v3 import dpm_solver_v3
 from shoal.sampling.diffusion.guidance import classifier_free
-from shoal.sampling.diffusion.statistics import estimate_statistics
 
 NUM_CLASSES = 10
 _PICTURES = (".png", ".pdf", ".svg")
@@ -95,11 +93,11 @@ def make_solver(
         images, labels = images[labels == label], labels[labels == label]
     images, labels = images[:_STATISTICS_SAMPLES], labels[:_STATISTICS_SAMPLES]
     # In one batch, for each image is denoised by its own label: without labels the error is thrice.
-    statistics = estimate_statistics(
+    statistics = diffusion.estimate_statistics(
         key, denoiser(jnp.asarray(labels)), schedule, jnp.asarray(images),
         num_points=_STATISTICS_POINTS, batch_size=len(images),
     )  # fmt: skip
-    return dpm_solver_v3(statistics, order=_V3_ORDER)
+    return diffusion.dpm_solver_v3(statistics, order=_V3_ORDER)
 
 
 def _table(order: Order, generated: Generated, labels: np.ndarray, prepared: float) -> str:

@@ -15,7 +15,10 @@ from shoal.inference import _commands
 from shoal.inference._commands import INTERRUPTED, SUMMARY_ROWS, UsageError
 
 SAMPLERS = ("nuts", "auto", "malt", "mams", "mclmc", "mala", "ula", "baoab", "obabo")
-SOLVERS = ("ddim", "dpm-solver", "dpm-solver-pp", "dpm-solver-v3", "heun", "plms", "unipc")
+SOLVERS = (
+    "ddim", "deis", "dpm-solver", "dpm-solver-pp", "dpm-solver-v3", "ghvb", "heavy-ball", "heun",
+    "plms", "taylor", "unipc",
+)  # fmt: skip
 GRIDS = ("logsnr", "uniform", "quadratic", "karras")
 
 
