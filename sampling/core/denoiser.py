@@ -102,6 +102,8 @@ class Denoiser(eqx.Module):
         ------
         ValueError
             If the schedule is not known, or ``fn`` returns another shape.
+        TypeError
+            If ``fn`` returns another dtype.
         """
         if self.schedule is None:
             raise ValueError("the denoiser has no schedule: use denoiser.on(schedule)")
@@ -111,6 +113,10 @@ class Denoiser(eqx.Module):
         if jnp.shape(value) != x.shape:
             raise ValueError(
                 f"the denoiser must return the shape of x, {x.shape}; got {jnp.shape(value)}"
+            )
+        if jnp.result_type(value) != x.dtype:
+            raise TypeError(
+                f"the denoiser must return the dtype of x, {x.dtype}; got {jnp.result_type(value)}"
             )
         return convert(value, x, alpha, sigma, self.prediction, "data")
 

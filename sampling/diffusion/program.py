@@ -119,7 +119,7 @@ class Program(NamedTuple):
         Which of ``"data", "derivative", "noise", "one"`` follow the registers.
     noise
         For each row the ends in λ and the decay η of the piece of Brownian motion that its noise
-        is, ``(N, 3)``; NaN where it is a fresh draw.
+        is, ``(N, 3)``; NaN where it is a fresh draw or none.
     """
 
     half_log_snr: np.ndarray
@@ -134,6 +134,7 @@ class Tape:
     def __init__(self) -> None:
         self._clock: list[float] = []
         self._noise: list[tuple[float, float, float]] = []
+        self._draws_path: bool | None = None
         # What each row defines, in terms of what was there when it began and of its inputs.
         self._rows: list[dict[Atom, Expression]] = []
 
@@ -176,7 +177,12 @@ class Tape:
         With ``start`` and ``end`` in λ it is the increment of Brownian motion in exp(2 ``decay``
         λ) between them, over its standard deviation, and so the same path on every grid.
         """
-        self._noise[-1] = (start, end, decay if np.isfinite(start) else np.nan)
+        is_path = not np.isnan(start)
+        if self._draws_path not in (None, is_path):
+            raise ValueError("noise must be of one Brownian path in all rows, or fresh in all")
+        self._draws_path = is_path
+        if is_path:
+            self._noise[-1] = (start, end, decay)
         return Expression({Atom(NOISE, len(self._clock) - 1): 1.0})
 
     def finish(self, position: Expression, half_log_snr: float) -> Program:

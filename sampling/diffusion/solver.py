@@ -199,7 +199,9 @@ def execute(program: Program, problem: Problem) -> tuple[jax.Array, Record]:
     check_reach(problem.denoiser, program.half_log_snr)
     clock, scale = program.half_log_snr, problem.scale(program.half_log_snr)
     cast = lambda array: jnp.asarray(array, x.dtype)
-    is_path = bool(np.isfinite(program.noise[:, 2]).all())
+    is_path = not np.isnan(program.noise).all()
+    # A row of such a program that draws nothing has no piece; any will do.
+    pieces = np.where(np.isnan(program.noise), (0.0, 1.0, 1.0), program.noise)
 
     def draw(row: jax.Array, piece: jax.Array) -> jax.Array:
         assert problem.key is not None
@@ -207,7 +209,7 @@ def execute(program: Program, problem: Problem) -> tuple[jax.Array, Record]:
             return noise.increment(problem.key, problem.ids, piece, event)
         return random.normal(problem.key, problem.ids, row, event, x.dtype)
 
-    rows = (cast(program.matrices), cast(clock[:-1]), cast(program.noise))
+    rows = (cast(program.matrices), cast(clock[:-1]), cast(pieces))
     end, outcome = scan(
         Structure.of(program), rows, problem.denoiser, x / cast(scale[0]), draw, problem.trajectory
     )
