@@ -85,7 +85,7 @@ class Warmup(eqx.Module):
         if adaptation is not None:
             flat = jax.vmap(lambda p: ravel_pytree(p)[0])(states.position)
             initial = jax.vmap(lambda m: _expand(m, flat.shape[1], self.metric, flat.dtype))(
-                sampler.parameters[metric_name(sampler) or ""]
+                sampler.parameters[_named_metric(sampler)]
             )
             metric = jax.vmap(lambda m: adaptation[0](flat.shape[1], m))(initial)
             sampler = _with_metric(sampler, initial)
@@ -207,9 +207,14 @@ def metric_name(sampler: Sampler) -> str | None:
     return next((name for name in names if name in sampler.parameters), None)
 
 
-def _with_metric(sampler: Sampler, metric: jax.Array) -> Sampler:
+def _named_metric(sampler: Sampler) -> str:
     name = metric_name(sampler)
-    assert name is not None
+    assert name is not None, "make_warmup tunes no metric where there is none"
+    return name
+
+
+def _with_metric(sampler: Sampler, metric: jax.Array) -> Sampler:
+    name = _named_metric(sampler)
     return jax.vmap(lambda s, m: s.replace(**{name: m}))(sampler, metric)
 
 

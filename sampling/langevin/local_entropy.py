@@ -145,27 +145,46 @@ def local_entropy(
         numbers = (scope(state.num_updates), eta, beta, temperature)
         gamma, h, weight, heat = (jnp.asarray(number, x.dtype) for number in numbers)
         keys = jax.random.split(step_key(state.key, state.num_updates), num_steps)
-        decay = jnp.exp(-gamma * h)
-        slope = -jnp.expm1(-gamma * h) / gamma
-        spread = jnp.sqrt(-jnp.expm1(-2 * gamma * h) * heat / gamma)
-
-        def inner(distance: jax.Array, gradient: jax.Array, key: jax.Array) -> jax.Array:
-            noise = jax.random.normal(key, x.shape, x.dtype)
-            return decay * distance - slope * gradient + spread * noise
-
-        def body(carry: Any, given: Any) -> tuple[Any, None]:
-            distance, mean = carry
-            key, batch = given
-            distance = inner(distance, gradient(x + distance, batch), key)
-            return (distance, weight * mean + (1 - weight) * distance), None
-
-        distance = inner(jnp.zeros_like(x), first, keys[0])
-        start = (distance, (1 - weight) * distance)
-        (_, mean), _ = jax.lax.scan(body, start, (keys[1:], batches))
+        mean = _mean_distance(gradient, x, first, keys, batches, gamma, h, weight, heat)
         # The weights of the points visited sum to 1 - βᴸ.
         return unravel(-gamma / (1 - weight**num_steps) * mean), new_state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _mean_distance(
+    gradient: Callable[[jax.Array, Any], jax.Array],
+    x: jax.Array,
+    first: jax.Array,
+    keys: jax.Array,
+    batches: Any,
+    gamma: jax.Array,
+    h: jax.Array,
+    weight: jax.Array,
+    heat: jax.Array,
+) -> jax.Array:
+    """Walk from x, a step for each key, and average x' - x with weights (1 - β) βᴸ⁻ⁱ.
+
+    ``first`` is the gradient at x, for the first step.
+    """
+    decay = jnp.exp(-gamma * h)
+    slope = -jnp.expm1(-gamma * h) / gamma
+    spread = jnp.sqrt(-jnp.expm1(-2 * gamma * h) * heat / gamma)
+
+    def inner(distance: jax.Array, gradient: jax.Array, key: jax.Array) -> jax.Array:
+        noise = jax.random.normal(key, x.shape, x.dtype)
+        return decay * distance - slope * gradient + spread * noise
+
+    def body(carry: Any, given: Any) -> tuple[Any, None]:
+        distance, mean = carry
+        key, batch = given
+        distance = inner(distance, gradient(x + distance, batch), key)
+        return (distance, weight * mean + (1 - weight) * distance), None
+
+    distance = inner(jnp.zeros_like(x), first, keys[0])
+    start = (distance, (1 - weight) * distance)
+    (_, mean), _ = jax.lax.scan(body, start, (keys[1:], batches))
+    return mean
 
 
 def _flat_gradient(

@@ -221,27 +221,13 @@ def _build(
         key_momentum, key_batch = jax.random.split(key)
         common = start(density, position, metric, key_batch, batch)
         score = common.score
-        if jnp.shape(gradient_noise) not in ((), score.shape):
-            raise ValueError(
-                f"gradient_noise has shape {jnp.shape(gradient_noise)}; it must be a scalar or "
-                f"have shape {score.shape}"
-            )
+        _check_noise(gradient_noise, score.shape)
         draw = jax.random.normal(key_momentum, score.shape, score.dtype)
         momentum = jnp.sqrt(jnp.asarray(temperature, score.dtype)) * draw
         return StochasticKineticState(*common, momentum, jnp.asarray(friction, score.dtype))
 
     def heat(t: jax.Array, w: jax.Array) -> jax.Array | float:
-        """D: by how much the friction changes."""
-        if thermostat_mass is None:
-            return 0.0
-        excess = jnp.mean(w**2) - jnp.asarray(temperature, w.dtype)
-        return t * excess / jnp.asarray(thermostat_mass, w.dtype)
-
-    def injected(h: jax.Array, z: jax.Array) -> jax.Array:
-        """Variance that O injects."""
-        variance = 2 * jnp.asarray(friction * temperature, h.dtype) * h * _mean_decay(2 * z * h)
-        share = ((1 + jnp.exp(-z * h)) / 2) ** 2
-        return jnp.maximum(variance - share * h**2 * jnp.asarray(gradient_noise, h.dtype), 0)
+        return 0.0 if thermostat_mass is None else _heat(t, w, temperature, thermostat_mass)
 
     def step(
         key: jax.Array, state: StochasticKineticState, batch: Any = None
@@ -255,7 +241,8 @@ def _build(
         x = x + h / 2 * metric.color(w)
         z = state.friction + heat(h / 2, w)
         before = jnp.mean(w**2)
-        w = jnp.exp(-z * h) * w + jnp.sqrt(injected(h, z)) * noise
+        injected = _injected(h, z, jnp.asarray(friction * temperature, h.dtype), gradient_noise)
+        w = jnp.exp(-z * h) * w + jnp.sqrt(injected) * noise
         measured = (before + jnp.mean(w**2)) / 2
         z = z + heat(h / 2, w)
         x = x + h / 2 * metric.color(w)
@@ -269,6 +256,27 @@ def _build(
         return new, StochasticKineticInfo(h, is_accepted, status, measured)
 
     return Algorithm(init, step)
+
+
+def _check_noise(gradient_noise: Any, shape: tuple[int, ...]) -> None:
+    if jnp.shape(gradient_noise) not in ((), shape):
+        raise ValueError(
+            f"gradient_noise has shape {jnp.shape(gradient_noise)}; it must be a scalar or "
+            f"have shape {shape}"
+        )
+
+
+def _heat(t: jax.Array, w: jax.Array, temperature: Any, mass: Any) -> jax.Array:
+    """D: by how much the friction changes."""
+    excess = jnp.mean(w**2) - jnp.asarray(temperature, w.dtype)
+    return t * excess / jnp.asarray(mass, w.dtype)
+
+
+def _injected(h: jax.Array, z: jax.Array, strength: jax.Array, noise: Any) -> jax.Array:
+    """Variance that O injects, of strength γT, less what the gradient's noise has put in."""
+    variance = 2 * strength * h * _mean_decay(2 * z * h)
+    share = ((1 + jnp.exp(-z * h)) / 2) ** 2
+    return jnp.maximum(variance - share * h**2 * jnp.asarray(noise, h.dtype), 0)
 
 
 def _mean_decay(u: jax.Array) -> jax.Array:

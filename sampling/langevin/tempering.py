@@ -225,12 +225,7 @@ def _build(
     metric: Any = None,
 ) -> Algorithm:
     betas = jnp.asarray(inverse_temperatures)
-    if jnp.shape(step_scale) not in ((), betas.shape):
-        raise ValueError(
-            f"step_scale has shape {jnp.shape(step_scale)}, but there are {betas.size} replicas; "
-            f"give a number or ({betas.size},)"
-        )
-    scales = jnp.broadcast_to(jnp.asarray(step_scale), betas.shape)
+    scales = _scales(step_scale, betas)
     rungs = jnp.arange(betas.size, dtype=jnp.int32)
 
     def kernel(beta: jax.Array, scale: jax.Array) -> Algorithm:
@@ -266,12 +261,7 @@ def _build(
             key_move, state.replicas
         )
         path = along_path(log_density, reference, betas, replicas)
-        log_ratio = (betas[:-1] - betas[1:]) * (path.slope[1:] - path.slope[:-1])
-        is_proposed = rungs[:-1] % 2 == state.num_steps % 2
-        wanted = jax.vmap(accept)(
-            particle_keys(key_swap, rungs[:-1]), log_ratio, jnp.full(rungs.size - 1, Status.OK)
-        )
-        is_swapped = is_proposed & wanted
+        log_ratio, is_swapped = _proposals(key_swap, state, path, betas)
         state = _exchange(state, replicas, path, betas, is_swapped)
         info = ParallelInfo(
             rates[0], is_accepted[0], status[jnp.argmax(status != Status.OK)], rates,
@@ -280,6 +270,16 @@ def _build(
         return state, info
 
     return Algorithm(init, step)
+
+
+def _scales(step_scale: Any, betas: jax.Array) -> jax.Array:
+    """Return what the step size of each replica is multiplied with."""
+    if jnp.shape(step_scale) not in ((), betas.shape):
+        raise ValueError(
+            f"step_scale has shape {jnp.shape(step_scale)}, but there are {betas.size} replicas; "
+            f"give a number or ({betas.size},)"
+        )
+    return jnp.broadcast_to(jnp.asarray(step_scale), betas.shape)
 
 
 def _check_start(log_density: Any, reference: LogDensity | None, position: Position) -> None:
@@ -302,6 +302,17 @@ def _over_moves(rates: jax.Array, is_accepted: jax.Array, status: jax.Array) -> 
     first = jnp.argmax(status != Status.OK, axis=0)
     worst = jnp.take_along_axis(status, first[None], 0)[0]
     return jnp.mean(rates, 0), jnp.any(is_accepted, 0), worst
+
+
+def _proposals(
+    key: jax.Array, state: ParallelState, path: Path, betas: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return log acceptance ratios of all pairs of neighbours, and which are exchanged."""
+    rungs = jnp.arange(betas.size, dtype=jnp.int32)
+    log_ratio = (betas[:-1] - betas[1:]) * (path.slope[1:] - path.slope[:-1])
+    is_proposed = rungs[:-1] % 2 == state.num_steps % 2
+    keys, status = particle_keys(key, rungs[:-1]), jnp.full(rungs.size - 1, Status.OK)
+    return log_ratio, is_proposed & jax.vmap(accept)(keys, log_ratio, status)
 
 
 def _exchange(
