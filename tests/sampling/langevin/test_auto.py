@@ -1,5 +1,6 @@
 """The tuned default: what its warm-up finds against what is known, and steps that fail."""
 
+import functools
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shoal.inference import Target, sample
+from shoal.inference import Result, Target, sample
 from shoal.inference.chains import Chains, broadcast
 from shoal.sampling import langevin
 from shoal.sampling.core.algorithm import Status
@@ -148,11 +149,16 @@ def test_a_step_that_fails_for_good_turns_back() -> None:
     assert info.status == Status.DIVERGENCE
 
 
-def test_through_sample_the_draws_are_right_and_gradients_counted() -> None:
-    result = sample(
+@functools.cache
+def drawn(num_samples: int) -> Result:
+    return sample(
         jax.random.key(0), log_density, langevin.auto(), init=jnp.ones((8, 5)),
-        num_chains=8, num_warmup=400, num_samples=2000, progress=False,
+        num_chains=8, num_warmup=400, num_samples=num_samples, progress=False,
     )  # fmt: skip
+
+
+def test_through_sample_the_draws_are_right_and_gradients_counted() -> None:
+    result = drawn(2000)
     extra = result.sample_stats["n_steps"].sum()
     assert result.num_gradients == 8 * 2000 + extra
     assert result.num_gradients_warmup >= 8 * 401
@@ -160,6 +166,16 @@ def test_through_sample_the_draws_are_right_and_gradients_counted() -> None:
     # BAOAB is exact here; 16,000 draws are worth more than 500 independent ones: 5 deviations.
     np.testing.assert_allclose(draws.var((0, 1)) / np.diag(COVARIANCE), 1, atol=0.32)
     assert np.abs(draws.mean((0, 1)) / SCALES).max() < 0.23
+
+
+def test_nothing_is_tuned_after_the_warm_up() -> None:
+    """A short run is the beginning of a long one, with the same parameters."""
+    long, short = drawn(2000), drawn(50)
+    begun = long.posterior["position"][:, :50]
+    np.testing.assert_array_equal(begun, short.posterior["position"])
+    for name in ("step_size", "friction", "metric"):
+        told = long.parameters[name], short.parameters[name]
+        jax.tree.map(np.testing.assert_array_equal, *told)
 
 
 def test_too_short_a_warm_up_and_other_flags_are_refused() -> None:
