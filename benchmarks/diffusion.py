@@ -37,6 +37,7 @@ def solvers(problem: Problem) -> dict[str, Any]:
         "DDIM": diffusion.ddim(),
         "DPM-Solver++(2M)": diffusion.dpm_solver_pp(2),
         "DPM-Solver++(3M)": diffusion.dpm_solver_pp(3),
+        "UniPC-1 bh2": diffusion.unipc(1, "bh2"),
         "UniPC-2 bh2": diffusion.unipc(2, "bh2"),
         "UniPC-3 bh1": diffusion.unipc(3, "bh1"),
         "UniPC-3 bh2": diffusion.unipc(3, "bh2"),

@@ -78,7 +78,8 @@ def unipc(
     Parameters
     ----------
     order
-        Number of points of the predictor, at least 1. The published choices are 2 and 3.
+        Number of points of the predictor, at least 1. The published choices are 2 and 3. 1 is DDIM
+        with a corrector: it extrapolates nothing, and bears few steps with strong guidance.
     variant
         ``"bh1"``, ``"bh2"`` (for few steps better) or ``"vary"``; they differ where two points are
         used, see the module.
