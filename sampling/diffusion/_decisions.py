@@ -128,6 +128,9 @@ def multistep_schedule(
     order = _checks.integer("order", order)
     if corrector is not None:
         corrector = _checks.integer("corrector", corrector, 0)
+    _checks.check_flag("pseudo_predictor", pseudo_predictor)
+    _checks.check_flag("pseudo_corrector", pseudo_corrector)
+    _checks.check_flag("lower_order_final", lower_order_final)
 
     def update(order: int, pseudo: bool) -> Update:
         active = tuple(range(1, order)) if pseudo else None
@@ -158,6 +161,7 @@ def singlestep_schedule(
     num_steps, order = _checks.integer("num_steps", num_steps), _checks.integer("order", order)
     if order > 3:
         raise ValueError(f"order must be 1, 2 or 3, got {order}")
+    _checks.check_flag("lower_order_final", lower_order_final)
     steps = list[Step]()
     for block in block_orders(np.arange(num_steps + 1.0), order, lower_order_final):
         steps.append(Step(form))

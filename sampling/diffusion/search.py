@@ -297,18 +297,8 @@ def _descend(
     optimiser = optax.adam(optax.cosine_decay_schedule(0.03, max(num_steps, 1)))
     state = optimiser.init(jnp.asarray(free))
     best, best_score = schedule, bench.scores([schedule], valid)[0]
-    cast = lambda part: jnp.asarray(part, train.start.dtype)
-    tables = lambda free: tabulate(bench.solver(_moved(schedule, free)), bench.shape)
     for i in range(num_steps):
-        at = tables(free)
-        towards = _slope(bench.denoiser, jax.tree.map(cast, at), train)
-        slope = np.zeros_like(free)
-        for k in range(len(free)):
-            shift = _STEP * np.eye(len(free))[k]
-            for g, after, before in zip(
-                towards, tables(free + shift), tables(free - shift), strict=True
-            ):
-                slope[k] += np.sum(np.asarray(g, np.float64) * (after - before)) / (2 * _STEP)
+        slope = _gradient(bench, schedule, free, train)
         if not np.isfinite(slope).all():
             break
         updates, state = optimiser.update(jnp.asarray(slope), state)
@@ -319,6 +309,23 @@ def _descend(
             if score < best_score:
                 best, best_score = moved, score
     return best
+
+
+def _gradient(
+    bench: Bench, schedule: SolverSchedule, free: np.ndarray, samples: Samples
+) -> np.ndarray:
+    """Return the gradient of the logarithm of the mean squared error with respect to ``free``."""
+    cast = lambda part: jnp.asarray(part, samples.start.dtype)
+    tables = lambda free: tabulate(bench.solver(_moved(schedule, free)), bench.shape)
+    towards = _slope(bench.denoiser, jax.tree.map(cast, tables(free)), samples)
+    found = []
+    for shift in _STEP * np.eye(len(free)):
+        pairs = zip(tables(free + shift), tables(free - shift), strict=True)
+        slopes = [(after - before) / (2 * _STEP) for after, before in pairs]
+        found.append(
+            sum(np.sum(np.asarray(g, np.float64) * s) for g, s in zip(towards, slopes, strict=True))
+        )
+    return np.array(found)
 
 
 @eqx.filter_jit

@@ -32,6 +32,7 @@ FAMILIES = (
     "diffusion",
     "diffusion_guidance",
     "diffusion_multistep",
+    "diffusion_search",
     "diffusion_v3",
     "discrepancy",
     "driver",
