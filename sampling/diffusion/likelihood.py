@@ -97,10 +97,10 @@ def log_likelihood(
     >>> denoiser = Denoiser(lambda x, t: x * 0.25 / (0.25 + t**2), "data")
     >>> x = jnp.array([[0.0], [1.0]])
     >>> found = log_likelihood(None, denoiser, edm(0.1, 80.0), x, trace="exact")
-    >>> found.log_density.round(2)
-    Array([-0.25, -2.17], dtype=float32)
-    >>> jax.scipy.stats.norm.logpdf(x[:, 0], scale=0.26**0.5).round(2)
-    Array([-0.25, -2.17], dtype=float32)
+    >>> np.asarray(found.log_density).round(2)
+    array([-0.25, -2.17], dtype=float32)
+    >>> np.asarray(jax.scipy.stats.norm.logpdf(x[:, 0], scale=0.26**0.5)).round(2)
+    array([-0.25, -2.17], dtype=float32)
     """
     if not isinstance(denoiser, Denoiser):
         raise TypeError(f"denoiser must be a Denoiser, got {type(denoiser).__name__}")
