@@ -98,6 +98,14 @@ class DPMSolverV3(LinearSolver):
         return turn(x, axes.T), record
 
     def program(self, steps: Steps, num_steps: int, lower_order_final: bool) -> Program:
+        with np.errstate(over="ignore", invalid="ignore"):
+            program = self._record(steps, num_steps, lower_order_final)
+        _checks.check_entries(
+            "statistics", program.matrices, np.isfinite, "such that steps have finite coefficients"
+        )
+        return program
+
+    def _record(self, steps: Steps, num_steps: int, lower_order_final: bool) -> Program:
         wanted = self.order - 2 if self.start == "sweeps" else 0
         clock, num_sweeps = startup.intervals(steps, num_steps, self.order, wanted)
         tape = Tape()
@@ -119,11 +127,7 @@ class DPMSolverV3(LinearSolver):
             order = order_at(i, len(clock) - 1, self.order, lower_order_final)
             seen = points[:order]
             x = v3_step(self.curves, points[0].position, s, t, seen, self.pseudo_predictor)
-        program = tape.finish(x, clock[-1])
-        _checks.check_entries(
-            "statistics", program.matrices, np.isfinite, "such that steps have finite coefficients"
-        )
-        return program
+        return tape.finish(x, clock[-1])
 
     def _corrected(self, tape: Tape, new: Point, points: list[Point], order: int) -> Point:
         """Return the new point with x corrected; ``order`` is that of the step that led there."""

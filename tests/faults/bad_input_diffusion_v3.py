@@ -37,8 +37,8 @@ _model = gaussian([0.0, 1.0], 0.5)
 _broken = Denoiser(lambda x, t: x / 0.0, "data", _schedule)
 
 
-def _solve(schedule, x_T):
-    solver = diffusion.dpm_solver_v3(_good)
+def _solve(schedule, x_T, statistics):
+    solver = diffusion.dpm_solver_v3(statistics)
     return diffusion.solve(_model, schedule, solver, x_T, 2)
 
 
@@ -54,6 +54,7 @@ ENTRIES = {
             "longer": bad(diffusion.edm(0.1, 2.0), "statistics only from -0.6931 to 0.6931"),
             "infinite": bad(diffusion.flow(t_min=0.1, t_max=1.0), "infinite|finite|grid"),
         }).called("grid"),
+        statistics=kind.Slot(_good, {"steep": bad(_good._replace(s=_good.s + 1e4), "finite")}),
         x_T=kind.Slot(jnp.ones((3, 2)), {"wide": bad(jnp.ones((3, 4)), r"\(2,\).*\(4,\)")}),
     ),
     "dpm_solver_v3.degenerate": entry(

@@ -34,6 +34,12 @@ BUGS: tuple[Bug, ...] = (
     ),
     *found_by(
         TESTS,
+        "test_gaussian_data_take_one_step",
+        (),
+        ("v3: means of entries taken for one", STATISTICS, "rr + apart**2)", "rr)"),
+    ),
+    *found_by(
+        TESTS,
         "test_correction_and_its_region_in_time",
         (),
         ("v3: correction without the new call", SOLVER, "[points[0], new, *points[1:]]",

@@ -67,19 +67,21 @@ def test_degenerate_statistics_are_the_multistep_family():
 
 @pytest.mark.usefixtures("x64")
 def test_gaussian_data_take_one_step():
-    """Also with correlated entries, along the principal axes, there and back to the entries."""
+    """Along principal axes also correlated entries, with one law for all also several means."""
     mean, cov = np.array([1.0, -2.0]), np.array([[0.5, 0.3], [0.3, 0.9]])
     x = jax.random.normal(KEY, (5, 2), float)
     scales = unit_scales(SCHEDULE.half_log_snr(np.array([SCHEDULE.t_max, SCHEDULE.t_min])))
     (alpha_T, alpha_0), (sigma_T, sigma_0) = scales
-    for covariance, axes in ((np.diag([0.3, 2.0]), "entries"), (cov, "principal")):
+    for covariance, options in (
+        (np.diag([0.3, 2.0]), {}), (cov, dict(axes="principal")),
+        (np.diag([0.4, 0.4]), dict(average=True)),
+    ):  # fmt: skip
         denoiser = gaussian(mean, covariance)
         variances, basis = np.linalg.eigh(covariance)
         # Points that have this covariance exactly, up to a factor.
         apart = (basis * np.sqrt(variances)).T
-        statistics = estimate_statistics(
-            KEY, denoiser, SCHEDULE, jnp.asarray(mean + np.concatenate([apart, -apart])), axes=axes
-        )
+        points = jnp.asarray(mean + np.concatenate([apart, -apart]))
+        statistics = estimate_statistics(KEY, denoiser, SCHEDULE, points, **options)
         solver = dpm_solver_v3(statistics)
         found, record = solve(denoiser, SCHEDULE, solver, x, 1, trajectory=True)
         ratio = (alpha_0**2 * variances + sigma_0**2) / (alpha_T**2 * variances + sigma_T**2)
