@@ -45,8 +45,9 @@ def solvers(problem: Problem) -> dict[str, Any]:
         "PLMS-4": diffusion.plms(4),
         "GHVB-2 beta 0.5": diffusion.ghvb(2, 0.5),
         "GHVB-4 beta 0.8": diffusion.ghvb(4, 0.8),
-        "DPM-Solver-v3": diffusion.dpm_solver_v3(statistics),
-        "v3, principal axes": diffusion.dpm_solver_v3(principal),
+        "v3-3": diffusion.dpm_solver_v3(statistics),
+        "v3-2, pseudo-3": diffusion.dpm_solver_v3(statistics, 2, pseudo_corrector=True),
+        "v3-4, principal": diffusion.dpm_solver_v3(principal, 4),
     }
 
 
@@ -85,7 +86,7 @@ def bar(report: Report, name: str, ours: float, peer: float, most: float) -> Non
 def mixture_bars(report: Report, errors: Errors) -> None:
     """Add DPM-Solver-v3 against the official figures, and against UniPC where that is best."""
     official = dict(zip(CALLS, FIGURES["digits mixture"]["DPM-Solver-v3"], strict=True))
-    for n, (ours, _) in errors["DPM-Solver-v3"].items():
+    for n, (ours, _) in errors["v3-4, principal"].items():
         bar(report, f"digits mixture, {n} calls: v3 / official v3", ours, official[n], 1.0)
         if n >= 15:
             best = min(found[n][0] for name, found in errors.items() if "UniPC" in name)
