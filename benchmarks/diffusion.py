@@ -125,8 +125,9 @@ def search_rows(report: Report, problem: Problem) -> None:
     )
     for n, most in SEARCHED.items():
         found = diffusion.search_schedule(
-            jax.random.key(8), problem.denoiser, SCHEDULE, n, statistics=statistics
-        )
+            jax.random.key(8), problem.denoiser, SCHEDULE, n, problem.x_T.shape[1:],
+            statistics=statistics, refine="coefficients",
+        )  # fmt: skip
         ours, _ = measure(judged, found.solver, n)
         bar(report, f"digits mixture, {n} calls: searched schedule", ours, most, 1.0)
 
