@@ -3,6 +3,7 @@
 from mutants.table import found_by
 
 TESTS = "inference/test_diagnostics.py"
+RANK_TESTS = "inference/test_rank_test.py"
 LAWS = "sampling/langevin/test_laws.py"
 MOMENTS = "shoal.inference._moment_tests"
 FEATURES = "shoal.inference._features"
@@ -128,7 +129,7 @@ BUGS = (
         ("fourth moment of a standard normal is one", LINEAR, "r**4 - 3", "r**4 - 1"),
     ),
     *found_by(
-        TESTS,
+        RANK_TESTS,
         "TestRank.test_ties_are_broken_evenly",
         (),
         ("degrees of freedom not reduced", RANKS, "chdtrc(num_states - 1,", "chdtrc(num_states,"),
@@ -140,7 +141,7 @@ BUGS = (
         ),
     ),
     *found_by(
-        TESTS,
+        RANK_TESTS,
         "z_ranks",
         (),
         (
@@ -151,7 +152,7 @@ BUGS = (
         ),
     ),
     *found_by(
-        TESTS,
+        RANK_TESTS,
         "TestSequential.test_rounds_follow_the_algorithm",
         (),
         ("passed a little early", ROUNDS, "found[-1] > gamma + beta", "found[-1] > gamma"),
@@ -159,7 +160,7 @@ BUGS = (
         ("samples grow in every round", ROUNDS, "if i == 0:", "if i >= 0:"),
     ),
     *found_by(
-        TESTS,
+        RANK_TESTS,
         "TestSequential.test_rounds_have_their_own_keys",
         (),
         ("rounds repeat one sample", ROUNDS, "jax.random.fold_in(key, i)", "key"),

@@ -3,6 +3,8 @@
 from mutants.table import found_by
 
 TESTS = "sampling/core/test_pairwise.py"
+DERIVATIVES = "sampling/core/test_pairwise_derivatives.py"
+PROGRAMS = "sampling/core/test_pairwise_programs.py"
 SUMS = "shoal.sampling.core._kernel_sums"
 SOFTMAX = "shoal.sampling.core._softmax"
 TILES = "shoal.sampling.core._tiles"
@@ -153,7 +155,7 @@ BUGS = (
         ),
     ),
     *found_by(
-        TESTS,
+        DERIVATIVES,
         "test_derivatives_in_every_argument_both_ways",
         ("logsumexp", 4),
         (
@@ -164,7 +166,7 @@ BUGS = (
         ),
     ),
     *found_by(
-        TESTS,
+        DERIVATIVES,
         "test_second_derivatives_hold_where_points_coincide",
         (),
         (
@@ -186,7 +188,7 @@ BUGS = (
         ),
     ),
     *found_by(
-        TESTS,
+        PROGRAMS,
         "test_compiled_memory_of_derivatives_grows_with_points_not_pairs",
         ("both",),
         (
