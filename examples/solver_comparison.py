@@ -28,7 +28,7 @@ CALLS = (5, 6, 8, 10, 12, 15, 20)
 CHECKED = 10
 
 
-def make_solvers(key: jax.Array, denoiser: Denoiser, num_points: int) -> dict[str, Any]:
+def make_solvers(key: jax.Array, denoiser: Any, num_points: int) -> dict[str, Any]:
     """Return the solvers by name; the last one with statistics of ``num_points`` images."""
     key_data, key_statistics = jax.random.split(key)
     images = denoiser.fn.sample(key_data, num_points)
