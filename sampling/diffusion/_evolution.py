@@ -19,6 +19,7 @@ from shoal.sampling.core.schedules import Schedule
 from shoal.sampling.diffusion import grids
 from shoal.sampling.diffusion._decisions import (
     FORMS,
+    MAX_ORDER,
     RELAXATIONS,
     SolverSchedule,
     Step,
@@ -96,7 +97,7 @@ def repair(schedule: SolverSchedule, space: Space) -> SolverSchedule:
         corrector = step.corrector if i < num - 1 else None
         update = _lower(step.update, i + 1)
         if corrector is not None:
-            corrector = _lower(corrector, min(i + 2, update.order + 1))
+            corrector = _lower(corrector, min(i + 2, update.order + 1, MAX_ORDER))
         steps[i] = step._replace(update=update, corrector=corrector)
     return SolverSchedule(tuple(steps), tuple(clock.tolist()), schedule.first)
 
