@@ -7,6 +7,8 @@ import pytest
 
 from shoal.inference import sample
 
+pytestmark = pytest.mark.quick_compiler
+
 
 def cliff(x):
     """Finite where the chain starts; beyond one the logarithm is NaN."""

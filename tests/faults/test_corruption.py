@@ -23,6 +23,8 @@ from shoal.inference.target import Target
 from shoal.models.posteriors import schools
 from shoal.sampling import langevin
 
+pytestmark = pytest.mark.quick_compiler
+
 REFUSED = (DamagedCheckpoint, ForeignCheckpoint)
 MIB = 2**20
 

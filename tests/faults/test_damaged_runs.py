@@ -18,6 +18,8 @@ from shoal.inference import checkpoint
 from shoal.inference._journal import CheckpointWarning, _join
 from shoal.inference.checkpoint import DamagedCheckpoint, ForeignCheckpoint
 
+pytestmark = pytest.mark.quick_compiler
+
 REFUSED = (DamagedCheckpoint, ForeignCheckpoint)
 NEWEST, OLDER = f"state-{ROWS:06d}.ckpt", f"state-{ROWS - 1:06d}.ckpt"
 DRAWS = [f"draws-{i:06d}.ckpt" for i in range(1, ROWS + 1)]

@@ -17,6 +17,8 @@ from shoal.inference import checkpoint
 from shoal.inference._journal import CheckpointWarning
 from shoal.inference._lock import Lock
 
+pytestmark = pytest.mark.quick_compiler
+
 
 @pytest.fixture(scope="module")
 def expected():

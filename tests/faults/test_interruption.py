@@ -29,6 +29,8 @@ from shoal.inference.run import run
 from shoal.inference.summary import summarize
 from shoal.sampling import langevin
 
+pytestmark = pytest.mark.quick_compiler
+
 KEY = jax.random.key(5)
 BOTH = [signal.SIGINT, signal.SIGTERM]
 NUM_STEPS = 24

@@ -31,8 +31,10 @@ from shoal.sampling.core.denoiser import Denoiser
 from shoal.sampling.core.pairwise import Ring
 from shoal.sampling.diffusion import ddim, edm
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parent.parent))
 from algorithms import SteinEnsemble
+from compilation import compile_quickly
 
 KEY = jax.random.key  # called in the child alone
 
@@ -119,6 +121,8 @@ def at_call(name, count, what):
 def do(case, folder, options):
     """Run a case to its end."""
     folder.mkdir(parents=True, exist_ok=True)
+    if options.get("quick"):
+        compile_quickly()
     if options.get("cache"):
         cache.enable_compilation_cache(options["cache"])
     if "die_at" in options:
