@@ -9,6 +9,9 @@ import pytest
 from shoal.inference import Result, demo
 from shoal.inference.summary import summarize
 
+# Two answers that agree do so however the compiler rounds.
+pytestmark = pytest.mark.quick_compiler(level=1)
+
 
 @pytest.fixture(scope="module")
 def results() -> tuple[Result, Result]:
