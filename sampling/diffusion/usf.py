@@ -170,6 +170,7 @@ def usf(
     --------
     DPM-Solver++(2M) with a corrector in its second step:
 
+    >>> from shoal.sampling.diffusion import Update, multistep_schedule
     >>> schedule = multistep_schedule(4, 2, relaxation="bh2")
     >>> second = schedule.steps[1]._replace(corrector=Update(3))
     >>> steps = (schedule.steps[0], second, *schedule.steps[2:])

@@ -179,6 +179,7 @@ def test_new_data_and_new_step_sizes_compile_nothing():
     assert not np.array_equal(first.posterior["sigma"], second.posterior["sigma"])
 
 
+@pytest.mark.usual_compiler
 def test_thinning_keeps_later_draws_of_the_same_chain():
     arguments = SHORT | dict(init=jnp.zeros(3))
     every = sample(KEY, log_density, "mala", **arguments)
