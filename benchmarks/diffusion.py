@@ -133,9 +133,10 @@ def search_rows(report: Report, problem: Problem) -> None:
 
 
 def main() -> None:
-    jax.config.update("jax_enable_x64", True)
     options: Options = parse_options("Diffusion solvers at equal numbers of calls")
     report = Report(options)
+    _diffusion_speed.add_rows(report)
+    jax.config.update("jax_enable_x64", True)
     calls = (5, 10, 20) if options.quick else CALLS
     rows: dict[str, Callable[[Report, Errors], None]] = {
         "digits mixture": mixture_bars,
@@ -150,7 +151,6 @@ def main() -> None:
     guidance_bars(report, compare(problem, solvers(problem), (8, 10)))
     if not options.quick:
         search_rows(report, problems(False)["digits mixture"]())
-    _diffusion_speed.add_rows(report)
     report.finish()
 
 
