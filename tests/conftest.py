@@ -101,18 +101,27 @@ def compiler_of(node: pytest.Item | pytest.Module) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _compiler(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Compile what a file's fixtures share as the file is marked."""
+def _compiler(request: pytest.FixtureRequest) -> Iterator[dict[str, bool]]:
+    """Compile what a file's fixtures share as the file is marked; keep what was compiled how."""
+    options = compiler_of(request.node)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiler, "get_compile_options", compiler_of(request.node))
-        yield
+        patch.setattr(compiler, "get_compile_options", options)
+        yield {"is_usual": options is USUAL_OPTIONS}
 
 
 @pytest.fixture(autouse=True)
-def _compiler_of_test(request: pytest.FixtureRequest, _compiler: None) -> Iterator[None]:
-    """Compile a test as it is marked, or its file."""
+def _compiler_of_test(request: pytest.FixtureRequest, _compiler: dict[str, bool]) -> Iterator[None]:
+    """Compile a test as it is marked, or its file.
+
+    A test that is about rounding shares no program with those compiled quickly: two programs of
+    which one was compiled for another test would differ in their last bits.
+    """
+    options = compiler_of(request.node)
+    if _compiler["is_usual"] != (options is USUAL_OPTIONS):
+        jax.clear_caches()
+        _compiler["is_usual"] = options is USUAL_OPTIONS
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiler, "get_compile_options", compiler_of(request.node))
+        patch.setattr(compiler, "get_compile_options", options)
         yield
 
 

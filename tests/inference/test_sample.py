@@ -129,6 +129,16 @@ def test_draws_depend_neither_on_chunks_nor_beyond_rounding_on_other_chains(monk
     np.testing.assert_array_equal(again, four)
 
 
+@pytest.mark.usual_compiler
+def test_thinning_keeps_later_draws_of_the_same_chain():
+    arguments = SHORT | dict(init=jnp.zeros(3))
+    every = sample(KEY, log_density, "mala", **arguments)
+    third = sample(KEY, log_density, "mala", **arguments | dict(num_samples=13, thin=3))
+    np.testing.assert_array_equal(third.posterior["position"], every.posterior["position"][:, 2::3])
+    assert every.num_gradients == 4 * 40
+    assert third.num_gradients == 4 * 39
+
+
 def regression(x, y=None):
     slope = numpyro.sample("slope", dist.Normal(0, 2).expand([2]).to_event(1))
     sigma = numpyro.sample("sigma", dist.HalfNormal(1))
@@ -177,16 +187,6 @@ def test_new_data_and_new_step_sizes_compile_nothing():
     second = sample(KEY, regression, langevin.mala(0.2), model_args=_data(1), **arguments)
     assert _chunk.compiled_chunk._cache_size() == programs
     assert not np.array_equal(first.posterior["sigma"], second.posterior["sigma"])
-
-
-@pytest.mark.usual_compiler
-def test_thinning_keeps_later_draws_of_the_same_chain():
-    arguments = SHORT | dict(init=jnp.zeros(3))
-    every = sample(KEY, log_density, "mala", **arguments)
-    third = sample(KEY, log_density, "mala", **arguments | dict(num_samples=13, thin=3))
-    np.testing.assert_array_equal(third.posterior["position"], every.posterior["position"][:, 2::3])
-    assert every.num_gradients == 4 * 40
-    assert third.num_gradients == 4 * 39
 
 
 def test_starts_may_be_one_point_one_for_each_chain_or_a_function():
