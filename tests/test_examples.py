@@ -8,6 +8,9 @@ import pytest
 
 from shoal.models.denoisers import digits_network
 
+# Their numbers hold with any rounding; most of them are made in long loops.
+pytestmark = pytest.mark.quick_compiler(level=1)
+
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 TESTED = {
     "cir_orders",
