@@ -7,11 +7,12 @@ A step is written so that it means the same when its λ move,
 
 h = λ_{i+1} - λ_i. Given exact positions at all λ the coefficients of a step are a linear regression
 on what the steps before it lead to: one pass, no iteration, every entry of a sample by itself or
-all alike. From there gradients of the error at the end, through the whole run, move all
+all alike. Being cheap, it is done for many λ, which an evolution strategy moves: where the steps
+are decides most. From there gradients of the error at the end, through the whole run, move all
 coefficients and all λ; the regressions' own covariances make the problem well conditioned. Most of
 the error is in few samples, those near a border between modes: batches are drawn half evenly, half
-in proportion to the squared error, and weighted so that the gradient is unbiased. The
-first of the steps calls nothing: where x is nearly all noise a line through it says as much.
+in proportion to the squared error, and weighted so that the gradient is unbiased. The first of the
+steps calls nothing: where x is nearly all noise a line through it says as much.
 """
 
 import functools
@@ -28,8 +29,10 @@ from shoal.sampling.core.schedules import unit_scales
 from shoal.sampling.diffusion._tables import Table, reference
 
 _RIDGE = 1e-6
-_NUM_INNER = 16
+_NUM_POINTS, _NUM_INNER = 65, 2
+_FIRST_STEP = 0.25
 _NUM_CHECKS = 25
+_AVERAGE = 0.01
 
 
 class Fitted(NamedTuple):
@@ -58,80 +61,109 @@ class Samples(NamedTuple):
     end: jax.Array
 
 
-def regress(
-    denoiser: Denoiser, clock: np.ndarray, start: jax.Array, per_entry: bool, batch_size: int
-) -> Fitted:
-    """Fit one step after the other to exact paths from ``start``."""
-    num, event = len(clock) - 2, start.shape[1:]
-    cast = lambda value: jnp.asarray(value, start.dtype)
+class Paths(NamedTuple):
+    """Exact solutions at evenly spaced λ, ``(P,)``: positions and dx/dλ, ``(P, n, ...)``."""
+
+    half_log_snr: jax.Array
+    positions: jax.Array
+    slopes: jax.Array
+
+
+def solve_paths(denoiser: Denoiser, clock: np.ndarray, start: jax.Array, batch_size: int) -> Paths:
+    """Solve from ``start`` between the ends of ``clock``."""
+    at = jnp.asarray(np.linspace(clock[0], clock[-1], _NUM_POINTS), start.dtype)
     batches = [start[i : i + batch_size] for i in range(0, len(start), batch_size)]
-    paths = [reference(denoiser, x, cast(clock), _NUM_INNER) for x in batches]
-    seen = [jnp.zeros((num, *x.shape), x.dtype) for x in batches]
+    solved = [_path(denoiser, x, at) for x in batches]
+    return Paths(at, *(jnp.concatenate(part, axis=1) for part in zip(*solved, strict=True)))
+
+
+def place(
+    denoiser: Denoiser, clocks: list[np.ndarray], paths: Paths, per_entry: bool, batch_size: int,
+    num_trials: int, rng: np.random.Generator,
+) -> Fitted:  # fmt: skip
+    """Regress on the best of some grids and of ``num_trials`` more, found by evolution."""
+    trial = lambda clock: regress(denoiser, clock, paths, per_entry, batch_size)
+    fits = [trial(clock) for clock in clocks]
+    (best, score), step = min(fits, key=lambda fit: fit[1]), _FIRST_STEP
+    for i in range(num_trials):
+        gaps = np.diff(best.half_log_snr)
+        moves = rng.normal(size=len(gaps))
+        if i % 2 and len(gaps) > 2:  # neighbours together
+            moves = 1.6 * np.convolve(moves, [0.25, 0.5, 0.25], "same")
+        gaps = gaps * np.exp(step * moves)
+        clock = np.append(0.0, np.cumsum(gaps) / gaps.sum())
+        found = trial(best.half_log_snr[[0, -1]] @ np.stack([1 - clock, clock]))
+        # The one-fifth rule: steps grow when they succeed, and shrink when they fail.
+        step *= 1.3 if found[1] < score else 1.3**-0.25
+        best, score = min((best, score), found, key=lambda fit: fit[1])
+    return best
+
+
+def regress(
+    denoiser: Denoiser, clock: np.ndarray, paths: Paths, per_entry: bool, batch_size: int
+) -> tuple[Fitted, float]:
+    """Fit one step after the other to exact paths; return also the error at the end."""
+    x = paths.positions[0]
+    num, event = len(clock) - 2, x.shape[1:]
+    cast = lambda value: jnp.asarray(value, x.dtype)
     shape = event if per_entry else ()
-    over = "n..." if per_entry else "n"
+    seen = jnp.zeros((num, *x.shape), x.dtype)
     coefficients = np.zeros((num + 1, num + 2, *shape))
     conditioner = np.zeros((num + 1, *shape, num + 2, num + 2))
     for i in range(num + 1):
+        ends, size = cast(clock[i : i + 2]), i + 2
         if i:
-            at = cast(clock[i])
-            pairs = zip(seen, batches, strict=True)
-            seen = [s.at[i - 1].set(_predict(denoiser, x, at)) for s, x in pairs]
-        gram, right = 0.0, 0.0
-        for x, s, path in zip(batches, seen, paths, strict=True):
-            columns = np.asarray(_columns(x, s, cast(clock[i : i + 2])), np.float64)[: i + 2]
-            target = np.asarray(path[i + 1], np.float64)
-            if not per_entry:
-                columns, target = columns.reshape(i + 2, -1), target.reshape(-1)
-            gram = gram + np.einsum(f"i{over},j{over}->{over[1:]}ij", columns, columns)
-            right = right + np.einsum(f"i{over},{over}->{over[1:]}i", columns, target)
-        size = len(start) * (1 if per_entry else int(np.prod(event)))
-        found, matrix = _solve(np.asarray(gram) / size, np.asarray(right) / size)
-        coefficients[i, : i + 2] = np.moveaxis(found, -1, 0)
-        conditioner[i][..., : i + 2, : i + 2] = matrix
-        step = cast(coefficients[i])
-        batches = [
-            _combine(step, _columns(x, s, cast(clock[i : i + 2])))
-            for x, s in zip(batches, seen, strict=True)
-        ]
-    return Fitted(clock, coefficients, conditioner)
+            seen = seen.at[i - 1].set(_predict(denoiser, x, ends[0], batch_size))
+        columns = _columns(x, seen, ends)
+        exact = paths.positions[-1]
+        if i < num:
+            exact = _between(paths, ends[1])
+        found, matrix = _least_squares(np.asarray(columns[:size]), np.asarray(exact), per_entry)
+        coefficients[i, :size] = np.moveaxis(found.reshape(*shape, size), -1, 0)
+        conditioner[i][..., :size, :size] = matrix.reshape(*shape, size, size)
+        x = _combine(cast(coefficients[i]), columns)
+    error = float(jnp.sqrt(jnp.mean((x - paths.positions[-1]) ** 2)))
+    fitted = Fitted(clock, coefficients, conditioner)
+    return fitted, error if np.isfinite(error) else np.inf
 
 
 def descend(
-    denoiser: Denoiser, fitted: Fitted, train: Samples, valid: Samples,
-    key: jax.Array, num_steps: int, learning_rate: float, batch_size: int,
+    denoiser: Denoiser, fitted: Fitted, samples: Samples, num_valid: int, key: jax.Array,
+    num_steps: int, learning_rate: float, batch_size: int,
 ) -> tuple[Fitted, np.ndarray]:  # fmt: skip
-    """Move coefficients and λ down the mean squared error at the end; the best on ``valid`` stays.
+    """Move coefficients and λ down the mean squared error at the end.
 
-    Returns also the error on ``valid``, root mean square, at each check.
+    The first ``num_valid`` samples only choose among iterates. Returns also the root mean square
+    error on them at each check.
     """
-    cast = lambda value: jnp.asarray(value, train.start.dtype)
-    base = tuple(cast(part) for part in fitted)
-    parameters = (
-        jnp.zeros_like(base[1]),
-        jnp.zeros(len(fitted.half_log_snr) - 2, base[0].dtype),
-    )
+    dtype = samples.start.dtype
+    base = tuple(jnp.asarray(part, dtype) for part in fitted)
     rate = optax.warmup_cosine_decay_schedule(0.0, 1.0, max(num_steps // 20, 1), num_steps)
     scaled = lambda factor: optax.chain(
         optax.adam(1.0, b2=0.999), optax.scale_by_schedule(lambda i: factor * rate(i))
     )
-    rates = {"coefficients": scaled(learning_rate), "times": scaled(3 * learning_rate)}
+    rates = {"coefficients": scaled(learning_rate), "times": scaled(learning_rate)}
     optimiser = optax.multi_transform(rates, ("coefficients", "times"))
-    state = optimiser.init(parameters)
-    judge = functools.partial(_errors, denoiser, base, at_once=batch_size)
-    score = lambda parameters: float(jnp.sqrt(jnp.mean(judge(valid, parameters))))
-    best, history = (score(parameters), parameters), list[float]()
+    parameters = tuple(
+        jnp.asarray(np.zeros(shape), dtype)
+        for shape in (fitted.coefficients.shape, len(fitted.half_log_snr) - 2)
+    )
+    state = eqx.filter_jit(optimiser.init)(parameters)
+    judge = functools.partial(_judge, denoiser, base, samples, num_valid, batch_size)
+    carry = (parameters, parameters, state)
+    score, odds = judge(parameters)
+    best, history = (float(score), parameters), list[float]()
     num_checks = min(_NUM_CHECKS, num_steps)
     for i in range(num_checks):
-        wrong = judge(train, parameters)
-        parameters, state = _iterate(
-            denoiser, base, optimiser, train, 0.5 + 0.5 * wrong / jnp.mean(wrong),
-            (parameters, state), jax.random.fold_in(key, i), -(-num_steps // num_checks),
-            batch_size,
+        carry = _iterate(
+            denoiser, base, optimiser, samples, num_valid, odds, carry, key, np.int32(i),
+            -(-num_steps // num_checks), batch_size,
         )  # fmt: skip
-        history.append(score(parameters))
+        score, odds = judge(carry[0])
+        history.append(float(score))
         if history[-1] < best[0]:
-            best = history[-1], parameters
-    clock, coefficients = (np.asarray(part, np.float64) for part in _moved(base, best[1]))
+            best = history[-1], carry[0]
+    clock, coefficients = (np.array(part, np.float64) for part in _moved(base, best[1]))
     clock[[0, -1]] = fitted.half_log_snr[[0, -1]]
     return Fitted(clock, coefficients, fitted.conditioner), np.array(history)
 
@@ -173,17 +205,55 @@ def _combine(coefficients: jax.Array, columns: jax.Array) -> jax.Array:
 
 
 @eqx.filter_jit
-def _predict(denoiser: Denoiser, x: jax.Array, half_log_snr: jax.Array) -> jax.Array:
-    return denoiser.data(x, half_log_snr)
+def _predict(
+    denoiser: Denoiser, x: jax.Array, half_log_snr: jax.Array, batch_size: int
+) -> jax.Array:
+    one = lambda x: denoiser.data(x[None], half_log_snr)[0]
+    return jax.lax.map(one, x, batch_size=batch_size)
 
 
-def _solve(gram: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return coefficients, and the matrix by which changes of them become uncorrelated."""
-    size = gram.shape[-1]
-    mean = np.trace(gram, axis1=-2, axis2=-1)[..., None, None] / size
+@eqx.filter_jit
+def _path(denoiser: Denoiser, x: jax.Array, grid: jax.Array) -> tuple[jax.Array, jax.Array]:
+    positions = reference(denoiser, x, grid, _NUM_INNER)
+
+    def slope(point: tuple[jax.Array, jax.Array]) -> jax.Array:
+        at, x = point
+        alpha, _ = unit_scales(at)
+        return alpha * (denoiser.data(x, at) - alpha * x)
+
+    return positions, jax.lax.map(slope, (grid, positions))
+
+
+@jax.jit
+def _between(paths: Paths, half_log_snr: jax.Array) -> jax.Array:
+    """Return positions on the paths, by cubics with the exact slopes at both neighbours."""
+    grid = paths.half_log_snr
+    spacing = grid[1] - grid[0]
+    low = jnp.clip(((half_log_snr - grid[0]) / spacing).astype(int), 0, len(grid) - 2)
+    u = (half_log_snr - grid[low]) / spacing
+    x, slope = paths.positions, paths.slopes
+    left = (1 + 2 * u) * (1 - u) ** 2 * x[low] + u * (1 - u) ** 2 * spacing * slope[low]
+    return left + (3 - 2 * u) * u**2 * x[low + 1] + (u - 1) * u**2 * spacing * slope[low + 1]
+
+
+def _least_squares(
+    columns: np.ndarray, exact: np.ndarray, per_entry: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Regress ``exact``, ``(n, ...)``, on ``columns``, ``(p, n, ...)``, for each entry or in all.
+
+    Returns coefficients ``(entries, p)`` and matrices ``(entries, p, p)`` by which changes of them
+    become uncorrelated.
+    """
+    size, num = columns.shape[:2]
+    rows = (num, -1) if per_entry else (-1, 1)
+    a = columns.reshape(size, *rows).T.astype(np.float64)
+    b = exact.reshape(rows).T.astype(np.float64)
+    gram = np.swapaxes(a, 1, 2) @ a / a.shape[1]
+    right = np.swapaxes(a, 1, 2) @ b[..., None] / a.shape[1]
+    mean = np.trace(gram, axis1=1, axis2=2)[:, None, None] / size
     gram = gram + _RIDGE * mean * np.eye(size)
-    found = np.linalg.solve(gram, right[..., None])[..., 0]
-    return found, np.swapaxes(np.linalg.inv(np.linalg.cholesky(gram)), -1, -2)
+    found = np.linalg.solve(gram, right)[..., 0]
+    return found, np.swapaxes(np.linalg.inv(np.linalg.cholesky(gram)), 1, 2)
 
 
 def _moved(base: tuple, parameters: tuple) -> tuple[jax.Array, jax.Array]:
@@ -214,36 +284,43 @@ def _run(denoiser: Denoiser, base: tuple, parameters: tuple, x: jax.Array) -> ja
 
 
 @eqx.filter_jit
-def _errors(
-    denoiser: Denoiser, base: tuple, samples: Samples, parameters: tuple, at_once: int
-) -> jax.Array:
-    """Return the mean squared error of each sample."""
+def _judge(
+    denoiser: Denoiser, base: tuple, samples: Samples, num_valid: int, at_once: int,
+    parameters: tuple,
+) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    """Return the error on the first samples, and odds of mean 1 to draw each of the others."""
 
     def one(sample: Samples) -> jax.Array:
         end = _run(denoiser, base, parameters, sample.start[None])[0]
         return jnp.mean((end - sample.end) ** 2)
 
-    return jax.lax.map(one, samples, batch_size=at_once)
+    wrong = jax.lax.map(one, samples, batch_size=at_once)
+    valid, train = wrong[:num_valid], wrong[num_valid:]
+    return jnp.sqrt(jnp.mean(valid)), 0.5 + 0.5 * train / jnp.mean(train)
 
 
 @eqx.filter_jit
 def _iterate(
-    denoiser: Denoiser, base: tuple, optimiser: Any, train: Samples, odds: jax.Array, carry: Any,
-    key: jax.Array, num: int, batch_size: int,
+    denoiser: Denoiser, base: tuple, optimiser: Any, samples: Samples, num_valid: int,
+    odds: jax.Array, carry: Any, key: jax.Array, count: Any, num: int, batch_size: int,
 ) -> Any:  # fmt: skip
-    """Take ``num`` steps with batches drawn in proportion to ``odds``, whose mean is 1."""
+    """Take ``num`` steps with batches drawn in proportion to ``odds``, and average over them."""
+    start, target = samples.start[num_valid:], samples.end[num_valid:]
     edges = jnp.cumsum(odds)
 
     def loss(parameters: tuple, some: jax.Array) -> jax.Array:
-        ends = _run(denoiser, base, parameters, train.start[some])
-        wrong = jnp.mean((ends - train.end[some]) ** 2, tuple(range(1, ends.ndim)))
+        ends = _run(denoiser, base, parameters, start[some])
+        wrong = jnp.mean((ends - target[some]) ** 2, tuple(range(1, ends.ndim)))
         return jnp.mean(wrong / odds[some])
 
     def iterate(carry: tuple, key: jax.Array) -> tuple:
-        parameters, state = carry
+        average, parameters, state = carry
         at = edges[-1] * jax.random.uniform(key, (batch_size,), edges.dtype)
         some = jnp.minimum(jnp.searchsorted(edges, at), len(odds) - 1)
         updates, state = optimiser.update(jax.grad(loss)(parameters, some), state, parameters)
-        return (optax.apply_updates(parameters, updates), state), None
+        parameters = optax.apply_updates(parameters, updates)
+        average = optax.incremental_update(parameters, average, _AVERAGE)
+        return (average, parameters, state), None
 
-    return jax.lax.scan(iterate, carry, jax.random.split(key, num))[0]
+    keys = jax.random.split(jax.random.fold_in(key, count), num)
+    return jax.lax.scan(iterate, carry, keys)[0]

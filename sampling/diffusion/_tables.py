@@ -54,7 +54,7 @@ def unroll(program: Program) -> np.ndarray:
     for row, matrix in enumerate(program.matrices):
         inputs = {DATA: unit(row + 2), ONE: unit(1)}
         columns = [*registers, *(inputs[name] for name in program.inputs)]
-        registers = sum(matrix[:, c, None] * column[None] for c, column in enumerate(columns))  # type: ignore[assignment]
+        registers = sum(matrix[:, c, None] * column[None] for c, column in enumerate(columns))
         weights.append(registers[0])
     return np.stack(weights)
 
@@ -119,19 +119,14 @@ class Tabled(LinearSolver):
 
 
 @eqx.filter_jit
-def errors(
-    denoiser: Denoiser, tables: Table, position: jax.Array, target: jax.Array, at_once: int
-) -> jax.Array:
-    """Return the mean squared error of each sample under each table of a population, ``(P, n)``.
-
-    ``at_once`` tables are run side by side, the others after each other.
-    """
+def errors(denoiser: Denoiser, tables: Table, position: jax.Array, target: jax.Array) -> jax.Array:
+    """Return the mean squared error of each sample under each table of a population, ``(P, n)``."""
 
     def one(table: Table) -> jax.Array:
         apart = run_table(denoiser, table, position) - target
         return jnp.mean(apart**2, tuple(range(1, apart.ndim)))
 
-    return jax.lax.map(one, tables, batch_size=at_once)
+    return jax.vmap(one)(tables)
 
 
 @eqx.filter_jit

@@ -96,8 +96,9 @@ class SADA:
         count = jnp.zeros(num, jnp.int32)
         num_kept = self.lagrange[2] if self.lagrange else 1
         several = lambda size: jnp.zeros((size, *x.shape), x.dtype)
+        nothing = jnp.zeros_like(x)
         state = State(
-            x / scale[0], *several(3), several(2), several(num_kept),
+            x / scale[0], nothing, nothing, nothing, several(2), several(num_kept),
             jnp.zeros(num, bool), count, count, count - 1,
         )  # fmt: skip
         step = functools.partial(self._step, problem)
@@ -115,8 +116,9 @@ class SADA:
         """Return what is known beforehand, in float64."""
         num = len(clock) - 1
         index = np.arange(num)
+        steps = range(num)
         alpha, sigma = unit_scales(clock[:-1])
-        solver = [_two_points(clock, i, order_at(i, num, 2, lower_order_final)) for i in index]
+        solver = [_two_points(clock, i, order_at(i, num, 2, lower_order_final)) for i in steps]
         # The criterion needs three values of y, of which the third is there at step 2.
         first = max(3, self.between[0] * num)
         judged = (index + 1 >= first) & (index + 1 < self.between[1] * num)
@@ -126,7 +128,7 @@ class SADA:
             phase = index >= begin * num
             kept = index % every == 0
             late = phase & ~kept & (np.cumsum(kept) >= size)
-            factors = np.array([_lagrange(i, every, size) for i in index])
+            factors = np.array([_lagrange(i, every, size) for i in steps])
             judged = judged & ~np.roll(phase, -1)
         return Row(
             clock[:-1], alpha, sigma, np.gradient(clock[:-1]), np.array(solver), judged, late,

@@ -8,9 +8,9 @@ solution, over noises that it was not made on. The search has three stages.
    shape, so that one compiled program evaluates whole generations.
 2. Gradients for what is continuous, the times and relaxations: reverse mode through the run for the
    table, central differences in float64 for the table's dependence on them.
-3. On request, all coefficients of the table: regressed step by step on exact paths, and then moved
-   together by gradient (see `_refine`). That is no schedule of decisions any more, but a solver of
-   the same calls, and it has as many numbers as a sample has entries, for each weight.
+3. On request, all coefficients of the table: regressed step by step on exact paths, for many grids,
+   and then moved together by gradient (see `_refine`). That is no schedule of decisions any more,
+   but a solver of the same calls, and each weight is as many numbers as a sample has entries.
 
 What is found is made for this model, schedule and number of calls. The score that is reported is
 from held-out noises, which nothing was chosen by.
@@ -36,7 +36,7 @@ from shoal.sampling.diffusion.statistics import Statistics
 from shoal.sampling.diffusion.usf import Unified, usf
 
 REFINEMENTS = (None, "schedule", "coefficients")
-_NUM_PARENTS, _SURPLUS = 15, 8
+_NUM_PARENTS, _SURPLUS, _AT_ONCE = 15, 8, 6
 _STEP, _CHECK_EVERY = 1e-4, 5
 _NUM_REFERENCE, _NUM_REGRESSED = 100, 4096
 _EXPONENTS = (1.25, 1.5, 2.0)
@@ -93,12 +93,15 @@ class Bench(NamedTuple):
         return usf(schedule, statistics=self.statistics, mean=self.mean)
 
     def scores(self, schedules: list[SolverSchedule], samples: Samples) -> np.ndarray:
-        """Return root mean square errors, infinite for solvers that blow up."""
+        """Return root mean square errors, some thousand for solvers that blow up."""
         cast = lambda part: jnp.asarray(part, samples.start.dtype)
-        found = errors(
-            self.denoiser, jax.tree.map(cast, self.tables(schedules)), *samples, self.at_once
-        )
-        scores = np.sqrt(np.asarray(found, np.float64).mean(1))
+        found = list[float]()
+        for i in range(0, len(schedules), self.at_once):
+            # Always as many, so that one compiled program serves.
+            some = (schedules[i : i + self.at_once] * self.at_once)[: self.at_once]
+            squares = errors(self.denoiser, jax.tree.map(cast, self.tables(some)), *samples)
+            found.extend(np.sqrt(np.asarray(squares, np.float64).mean(1)))
+        scores = np.array(found[: len(schedules)])
         return np.where(np.isfinite(scores), scores, 1e3)
 
 
@@ -108,8 +111,8 @@ def search_schedule(
     start: SolverSchedule | None = None, num_samples: int = 256, num_heldout: int = 1024,
     num_generations: int = 8, population: int = 24, num_descents: int = 60,
     refine: str | None = "schedule", per_entry: bool = True, num_refine_samples: int = 8192,
-    num_refine_steps: int = 1500, learning_rate: float = 5e-4, batch_size: int = 256,
-    dtype: Any = jnp.float32,
+    num_refine_trials: int = 80, num_refine_steps: int = 1000, learning_rate: float = 2e-5,
+    batch_size: int = 256, dtype: Any = jnp.float32,
 ) -> SearchResult:  # fmt: skip
     """Search for the best solver with ``num_steps`` calls of a denoiser.
 
@@ -142,8 +145,9 @@ def search_schedule(
         ``"coefficients"`` for these and then all coefficients of the table.
     per_entry
         Whether refined coefficients may differ between the entries of a sample.
-    num_refine_samples, num_refine_steps, learning_rate
-        Noises, a tenth of which choose, steps and their size for refined coefficients.
+    num_refine_samples, num_refine_trials, num_refine_steps, learning_rate
+        For refined coefficients: noises, of which a tenth chooses; grids tried; steps of gradients
+        and their size.
     batch_size
         Noises in one batch, and samples run side by side.
     dtype
@@ -185,6 +189,7 @@ def search_schedule(
     num_descents = _checks.integer("num_descents", num_descents, 0)
     num_heldout = _checks.integer("num_heldout", num_heldout)
     num_refine_samples = _checks.integer("num_refine_samples", num_refine_samples, 20)
+    num_refine_trials = _checks.integer("num_refine_trials", num_refine_trials, 0)
     num_refine_steps = _checks.integer("num_refine_steps", num_refine_steps)
     rate = float(_checks.real_parameter("learning_rate", learning_rate, 0.0, scalar=True))
     _checks.check_flag("per_entry", per_entry)
@@ -193,12 +198,10 @@ def search_schedule(
     *keys, key = jax.random.split(key, 5)
     draw = lambda key, num: _draw(bench.denoiser, clock, key, num, shape, dtype, batch_size)
     train, valid, heldout = (draw(k, n) for k, n in zip(keys, sizes, strict=False))
-    first = [start] if start is not None else _evolution.seeds(space, schedule)
+    given = [] if start is None else [start]
+    first = given + _evolution.seeds(space, schedule)
     scores = bench.scores(first, train)
-    begun = first[int(np.argmin(scores))]
-    if start is not None:
-        first = [start, *_evolution.seeds(space, schedule)]
-        scores = bench.scores(first, train)
+    begun = start or first[int(np.argmin(scores))]
     best, history = _evolve(
         keys[3], bench, space, first, scores, train, num_generations, population
     )
@@ -210,8 +213,9 @@ def search_schedule(
     if refine == "coefficients":
         more = draw(jax.random.fold_in(key, 0), num_refine_samples)
         table = _coefficients(
-            bench, schedule, best, more, per_entry, key, num_refine_steps, rate, batch_size
-        )
+            bench, schedule, best, more, per_entry, key, num_refine_trials, num_refine_steps, rate,
+            batch_size,
+        )  # fmt: skip
         solver = Tabled(table)
     score, median = _judge(bench, table, heldout)
     start_score, _ = _judge(bench, tabulate(bench.solver(begun), shape), heldout)
@@ -248,7 +252,7 @@ def _prepare(
                 f"start must have its own half_log_snr and {num_steps} calls, got "
                 f"{start.half_log_snr} and {start.num_calls}"
             )
-    bench = Bench(denoiser.on(schedule), statistics, mean, shape, max(1, batch_size // 64))
+    bench = Bench(denoiser.on(schedule), statistics, mean, shape, _AT_ONCE)
     forms = ("data", "noise") if statistics is None else ("data", "noise", "v3")
     firsts = (None, "noise") if mean is None else (None, "noise", "data")
     return bench, _evolution.Space(num_steps, forms, firsts), clock
@@ -357,32 +361,26 @@ def _moved(schedule: SolverSchedule, free: np.ndarray) -> SolverSchedule:
 
 def _coefficients(
     bench: Bench, schedule: Schedule, best: SolverSchedule, samples: Samples, per_entry: bool,
-    key: jax.Array, num_steps: int, rate: float, batch_size: int,
+    key: jax.Array, num_trials: int, num_steps: int, rate: float, batch_size: int,
 ) -> Table:  # fmt: skip
-    """Fit all coefficients on the best of some grids, then move them and it by gradient."""
+    """Fit all coefficients where an evolution of times places steps, then move both by gradient."""
     num_valid = max(1, len(samples.start) // 10)
-    valid = jax.tree.map(lambda part: part[:num_valid], samples)
-    train = jax.tree.map(lambda part: part[num_valid:], samples)
+    regressed = samples.start[num_valid : num_valid + _NUM_REGRESSED]
     num = best.num_calls + 1
     clocks = [grids.half_log_snrs(schedule, grids.power(e), num) for e in _EXPONENTS]
     if best.first is not None:
         clocks.append(np.array(best.half_log_snr))
-    fits = [
-        _refine.regress(
-            bench.denoiser, clock, True, train.start[:_NUM_REGRESSED], per_entry, batch_size
-        )
-        for clock in clocks
-    ]
-    scores = [_judge(bench, _refine.absolute(fit), valid)[0] for fit in fits]
+    paths = _refine.solve_paths(bench.denoiser, clocks[0], regressed, batch_size)
+    rng = np.random.default_rng(np.asarray(jax.random.bits(key, (4,))))
+    fit = _refine.place(bench.denoiser, clocks, paths, per_entry, batch_size, num_trials, rng)
     fit, _ = _refine.descend(
-        bench.denoiser, fits[int(np.nanargmin(scores))], train, valid, key, num_steps, rate,
-        batch_size,
-    )  # fmt: skip
+        bench.denoiser, fit, samples, num_valid, key, num_steps, rate, batch_size
+    )
     return _refine.absolute(fit)
 
 
 def _judge(bench: Bench, table: Table, samples: Samples) -> tuple[float, float]:
     """Return root mean square error and median over samples of their own."""
     one = jax.tree.map(lambda part: jnp.asarray(part[None], samples.start.dtype), table)
-    found = np.asarray(errors(bench.denoiser, one, *samples, 1)[0], np.float64)
+    found = np.asarray(errors(bench.denoiser, one, *samples)[0], np.float64)
     return float(np.sqrt(found.mean())), float(np.median(np.sqrt(found)))

@@ -42,8 +42,8 @@ BUGS = (
         (
             "USF: every step begins at the last point",
             UNIFIED,
-            "points[-start - 1], *points[: -start - 1]",
-            "points[0], *points[1 : -start - 1]",
+            "return [points[-start - 1], *points[: -start - 1], *points[-start:]]",
+            "return points",
         ),
     ),
     *found_by(
@@ -85,10 +85,10 @@ BUGS = (
             "num = space.num_calls",
         ),
         (
-            "search: order above the points there are",
+            "search: children move where the run begins",
             EVOLUTION,
-            "max(1, min(update.order, highest))",
-            "update.order",
+            "clock[1:-1] = np.where(rng.random(len(moved)) < _CHANGE, moved, clock[1:-1])",
+            "clock[:-2] = np.where(rng.random(len(moved)) < _CHANGE, moved, clock[1:-1])",
         ),
     ),
     *found_by(

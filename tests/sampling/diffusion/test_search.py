@@ -21,14 +21,14 @@ from shoal.sampling.diffusion import (
     solve,
 )
 from shoal.sampling.diffusion._decisions import check_schedule
-from shoal.sampling.diffusion._refine import Samples, absolute, regress
+from shoal.sampling.diffusion._refine import Samples, absolute, regress, solve_paths
 from shoal.sampling.diffusion._tables import Tabled, errors, reference, run_table
 from shoal.sampling.diffusion.grids import half_log_snrs
 from shoal.sampling.diffusion.search import Bench, _gradient, _moved
 from shoal.sampling.diffusion.usf import usf
 
 # Denoisers hold float64 arrays: traced in one precision they would not do for the other.
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.quick_compiler]
 
 MEANS = np.array([[1.0, 0.3], [-0.8, 0.6], [0.2, -1.1]])
 SCHEDULE = vp_linear()
@@ -61,7 +61,7 @@ def samples(num, seed=0):
 
 def test_a_population_is_evaluated_as_its_members_are():
     start, end = samples(4)
-    found = errors(DENOISER, BENCH.tables(SCHEDULES), start, end, 2)
+    found = errors(DENOISER, BENCH.tables(SCHEDULES), start, end)
     for row, one in zip(found, SCHEDULES, strict=True):
         run = functools.partial(solve, DENOISER, SCHEDULE, usf(one, mean=BENCH.mean), num_steps=3)
         x, record = jax.jit(lambda x, run=run: run(x_T=x))(start)
@@ -93,9 +93,9 @@ def test_one_regressed_call_solves_gaussians_with_independent_entries():
     exact = mean * α[1] + spread[1] / spread[0] * (start - mean * α[0])
     np.testing.assert_allclose(path[-1], exact, 0, 2e-4)
     clock = np.array([ENDS[0], 0.0, ENDS[1]])
-    apart = {}
+    paths, apart = solve_paths(denoiser, clock, start, 32), {}
     for per_entry in (True, False):
-        table = absolute(regress(denoiser, clock, start, per_entry, 32))
+        table = absolute(regress(denoiser, clock, paths, per_entry, 32)[0])
         found = run_table(denoiser, table, start)
         apart[per_entry] = float(jnp.sqrt(jnp.mean((found - exact) ** 2)))
     assert apart[True] < 2e-3
@@ -127,10 +127,12 @@ def test_the_predictor_orders_what_it_has_not_seen():
 def test_search_improves_on_noises_it_has_not_seen():
     search = functools.partial(
         search_schedule, jax.random.key(2), DENOISER, SCHEDULE, 3, (2,), mean=0.1,
-        dtype=jnp.float64, num_samples=128, num_heldout=512, num_generations=2, population=12,
-        num_descents=20,
+        dtype=jnp.float64, num_samples=128, num_heldout=256, batch_size=128, num_generations=2,
+        population=12, num_descents=20,
     )  # fmt: skip
-    found = search(refine="coefficients", num_refine_samples=1024, num_refine_steps=50)
+    found = search(
+        refine="coefficients", num_refine_samples=1024, num_refine_trials=4, num_refine_steps=50
+    )
     assert np.all(np.diff(found.history) <= 0)
     assert found.history[-1] < found.history[60]
     assert found.schedule_score < 0.9 * found.start_score
