@@ -38,7 +38,7 @@ from shoal.sampling.diffusion.usf import Unified, usf
 REFINEMENTS = (None, "schedule", "coefficients")
 _NUM_PARENTS, _SURPLUS, _AT_ONCE = 15, 8, 6
 _STEP, _CHECK_EVERY = 1e-4, 5
-_NUM_REFERENCE, _NUM_REGRESSED = 100, 4096
+_NUM_REFERENCE, _NUM_REGRESSED = 100, 8192
 _EXPONENTS = (1.25, 1.5, 2.0)
 
 
