@@ -85,7 +85,7 @@ def bar(report: Report, name: str, ours: float, peer: float, most: float) -> Non
 
 def mixture_bars(report: Report, errors: Errors) -> None:
     """Add DPM-Solver-v3 against the official figures, and against UniPC where that is best."""
-    official = dict(zip(CALLS, FIGURES["digits mixture"]["DPM-Solver-v3"], strict=True))
+    official = dict(zip(CALLS, FIGURES["digits mixture"]["v3-3"], strict=True))
     for n, (ours, _) in errors["v3-4, principal"].items():
         bar(report, f"digits mixture, {n} calls: v3 / official v3", ours, official[n], 1.0)
         if n >= 15:
