@@ -118,15 +118,17 @@ def best(errors: Errors, n: int) -> tuple[str, float]:
 
 
 def search_rows(report: Report, problem: Problem) -> None:
-    """Search schedules and judge them on other starts."""
+    """Search schedules with free coefficients and judge them on other starts.
+
+    The evolution of decisions is short: where all coefficients are free, little depends on it.
+    """
     judged = held_out(problem, 1024)
-    statistics = diffusion.estimate_statistics(
-        jax.random.key(7), problem.denoiser, SCHEDULE, problem.data
-    )
     for n, most in SEARCHED.items():
         found = diffusion.search_schedule(
-            jax.random.key(8), problem.denoiser, SCHEDULE, n, problem.x_T.shape[1:],
-            statistics=statistics, refine="coefficients",
+            jax.random.key(n), problem.denoiser, SCHEDULE, n, problem.x_T.shape[1:],
+            num_generations=2, population=12, num_descents=0, refine="coefficients",
+            num_refine_samples=12_288, num_refine_trials=150, num_refine_steps=400,
+            learning_rate=2e-5,
         )  # fmt: skip
         ours, _ = measure(judged, found.solver, n)
         bar(report, f"digits mixture, {n} calls: searched schedule", ours, most, 1.0)
