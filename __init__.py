@@ -17,14 +17,19 @@ if TYPE_CHECKING:
         enable_compilation_cache as enable_compilation_cache,
         sample as sample,
     )
-    from shoal.sampling import core as core, langevin as langevin
+    from shoal.sampling import (
+        core as core,
+        diffusion as diffusion,
+        langevin as langevin,
+        stein as stein,
+    )
 else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
         {
             "shoal": ["inference", "models", "sampling"],
             "shoal.inference": ["Result", "Target", "enable_compilation_cache", "sample"],
-            "shoal.sampling": ["core", "langevin"],
+            "shoal.sampling": ["core", "diffusion", "langevin", "stein"],
         },
     )
     __all__ += ["__version__"]

@@ -25,9 +25,10 @@ from shoal.inference._inspection import model_name, why_it_fails
 from shoal.inference._sites import constrained
 from shoal.inference.numpyro import NumPyroTarget, make
 from shoal.inference.target import LogDensityTarget, Target
+from shoal.sampling.core import minibatches
 from shoal.sampling.core._checks import check_callable, check_position
 from shoal.sampling.core.random import check_key
-from shoal.sampling.langevin import gradient_estimators, minibatches
+from shoal.sampling.langevin import gradient_estimators
 
 
 class MinibatchTarget(Target):
@@ -124,7 +125,7 @@ def from_arrays(
     Parameters
     ----------
     log_prior, log_likelihood, data, batch_size
-        As in `shoal.sampling.langevin.minibatches.from_arrays`.
+        As in `shoal.sampling.core.minibatches.from_arrays`.
     init
         As in `Target.from_log_density`.
 

@@ -8,6 +8,13 @@ if __name__ != "shoal.sampling":
     raise ImportError(f"import this package as 'shoal.sampling', not as {__name__!r}")
 
 if TYPE_CHECKING:
-    from shoal.sampling import core as core, langevin as langevin
+    from shoal.sampling import (
+        core as core,
+        diffusion as diffusion,
+        langevin as langevin,
+        stein as stein,
+    )
 else:
-    __getattr__, __dir__, __all__ = attach(__name__, {"shoal.sampling": ["core", "langevin"]})
+    __getattr__, __dir__, __all__ = attach(
+        __name__, {"shoal.sampling": ["core", "diffusion", "langevin", "stein"]}
+    )

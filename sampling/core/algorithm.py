@@ -115,6 +115,8 @@ class Sampler(eqx.Module):
     prepare
         Maps the value given for a parameter to the form held in ``parameters`` (a matrix to its
         factors, say), by name. Static.
+    is_ensemble
+        Whether ``init`` takes an ensemble, positions with a leading particle axis. Static.
     warm_up
         ``warm_up(chains, num_steps)`` returns the algorithm that tunes this sampler, as
         `shoal.inference.warmup.Warmup` is one; None for that one. Static.
@@ -133,6 +135,7 @@ class Sampler(eqx.Module):
     target_acceptance: float | None = eqx.field(static=True, default=None)
     is_adjusted: bool = eqx.field(static=True, default=True)
     prepare: tuple[tuple[str, Callable[[Any], Any]], ...] = eqx.field(static=True, default=())
+    is_ensemble: bool = eqx.field(static=True, default=False)
     warm_up: Callable[[Any, int], Any] | None = eqx.field(static=True, default=None)
 
     def __call__(self, log_density: LogDensity) -> Any:

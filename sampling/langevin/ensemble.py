@@ -90,7 +90,7 @@ def stretch(a: Any = 2.0) -> Sampler:
     >>> bool(50 < state.position[:, 1].std() < 200)
     True
     """
-    return make_sampler(build_stretch, {"a": a}, {"a": _check_stretch})
+    return make_sampler(build_stretch, {"a": a}, {"a": _check_stretch}, is_ensemble=True)
 
 
 def aldi(
@@ -222,6 +222,7 @@ def _aldi(
         {"step_size": check_positive("step_size"), **dict.fromkeys(data, jnp.asarray)},
         options=(*options, *flags),
         is_adjusted=False,
+        is_ensemble=True,
     )
 
 

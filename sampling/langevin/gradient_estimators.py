@@ -26,9 +26,9 @@ from jax.flatten_util import ravel_pytree
 
 from shoal.sampling.core._checks import check_callable, check_position, integer, real_scalar
 from shoal.sampling.core.algorithm import LogDensity, Position
+from shoal.sampling.core.minibatches import Minibatches
 from shoal.sampling.core.random import check_key
 from shoal.sampling.langevin.metric import as_metric
-from shoal.sampling.langevin.minibatches import Minibatches
 
 # A log density and its gradient, in the structure of the position.
 ValueAndGradient = tuple[jax.Array, Position]
@@ -85,7 +85,8 @@ def plain(minibatches: Minibatches) -> StochasticDensity:
     Examples
     --------
     >>> import jax, jax.numpy as jnp
-    >>> from shoal.sampling.langevin import gradient_estimators as estimators, minibatches
+    >>> from shoal.sampling.core import minibatches
+    >>> from shoal.sampling.langevin import gradient_estimators as estimators
     >>> density = estimators.plain(minibatches.from_arrays(
     ...     lambda x: -0.5 * x**2, lambda x, y: -0.5 * (y - x) ** 2, jnp.arange(10.0), 2))
     >>> x, batch = jnp.array(1.0), jnp.array([2.0, 4.0])
@@ -116,7 +117,8 @@ def control_variates(minibatches: Minibatches, center: Position) -> StochasticDe
     Examples
     --------
     >>> import jax, jax.numpy as jnp
-    >>> from shoal.sampling.langevin import gradient_estimators as estimators, minibatches
+    >>> from shoal.sampling.core import minibatches
+    >>> from shoal.sampling.langevin import gradient_estimators as estimators
     >>> batches = minibatches.from_arrays(
     ...     lambda x: -0.5 * x**2, lambda x, y: -0.5 * (y - x) ** 2, jnp.arange(10.0), 2)
     >>> density = estimators.control_variates(batches, jnp.array(4.0))
@@ -149,7 +151,8 @@ def svrg(minibatches: Minibatches, refresh_every: int) -> StochasticDensity:
     Examples
     --------
     >>> import jax, jax.numpy as jnp
-    >>> from shoal.sampling.langevin import gradient_estimators as estimators, minibatches
+    >>> from shoal.sampling.core import minibatches
+    >>> from shoal.sampling.langevin import gradient_estimators as estimators
     >>> batches = minibatches.from_arrays(
     ...     lambda x: -0.5 * x**2, lambda x, y: -0.5 * (y - x) ** 2, jnp.arange(10.0), 2)
     >>> density = estimators.svrg(batches, refresh_every=50)

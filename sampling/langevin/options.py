@@ -1,8 +1,4 @@
-"""What Langevin samplers share: checks of hyperparameters and starts, and how one is made."""
-
-import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+"""What Langevin samplers share: checks of starts; `make_sampler` and `check_positive` of core."""
 
 import jax
 from jax.flatten_util import ravel_pytree
@@ -11,47 +7,13 @@ from shoal.sampling.core._checks import (
     check_callable,
     check_finite,
     check_position,
-    real_parameter,
     real_scalar,
 )
-from shoal.sampling.core.algorithm import LogDensity, Position, Sampler
+from shoal.sampling.core._hyperparameters import check_positive, make_sampler
+from shoal.sampling.core.algorithm import LogDensity, Position
 from shoal.sampling.langevin.metric import Metric
 
-
-@functools.cache
-def check_positive(name: str, allow_zero: bool = False) -> Callable[[Any], Any]:
-    """Return a function that passes a positive (or non-negative) finite number on.
-
-    It raises ``TypeError`` for what is no real number and ``ValueError`` for one out of range,
-    naming ``name`` and the value. Cached, so that equal checks are identical objects.
-    """
-    wanted = "non-negative and finite" if allow_zero else "positive and finite"
-    return functools.partial(
-        real_parameter, name, low=0.0, include_low=allow_zero, scalar=True, wanted=wanted
-    )
-
-
-def make_sampler(
-    build: Callable[..., Any],
-    parameters: Mapping[str, Any],
-    prepare: Mapping[str, Callable[[Any], Any]],
-    **settings: Any,
-) -> Sampler:
-    """Return a `Sampler` whose parameters have gone through their checks, now and in ``replace``.
-
-    Parameters
-    ----------
-    build
-        As in `Sampler`.
-    parameters
-        Dynamic hyperparameters by name, as the user gave them.
-    prepare
-        Check or conversion of each, by name.
-    settings
-        Further fields of `Sampler`: ``options``, ``target_acceptance``, ``is_adjusted``.
-    """
-    prepared = {name: prepare[name](value) for name, value in parameters.items()}
-    return Sampler(build, prepared, prepare=tuple(prepare.items()), **settings)
+__all__ = ["check_positive", "evaluate_start", "make_sampler"]
 
 
 def evaluate_start(

@@ -111,7 +111,7 @@ def sgld(step_size: Any = 0.001, metric: Any = None, temperature: Any = 1.0) -> 
     --------
     >>> import jax, jax.numpy as jnp
     >>> from shoal.sampling import langevin
-    >>> from shoal.sampling.langevin import minibatches
+    >>> from shoal.sampling.core import minibatches
     >>> density = minibatches.from_arrays(
     ...     lambda x: -0.5 * x**2, lambda x, y: -0.5 * (y - x) ** 2, jnp.arange(10.0), batch_size=2
     ... )

@@ -125,7 +125,8 @@ def sghmc(
     --------
     >>> import jax, jax.numpy as jnp
     >>> from shoal.sampling import langevin
-    >>> from shoal.sampling.langevin import gradient_estimators, minibatches
+    >>> from shoal.sampling.core import minibatches
+    >>> from shoal.sampling.langevin import gradient_estimators
     >>> density = minibatches.from_arrays(
     ...     lambda x: -0.5 * x**2, lambda x, y: -0.5 * (y - x) ** 2, jnp.arange(10.0), batch_size=2
     ... )

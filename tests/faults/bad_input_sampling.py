@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from shoal.sampling import langevin
-from shoal.sampling.core import mirror
-from shoal.sampling.langevin import brownian, gradient_estimators, minibatches
+from shoal.sampling.core import minibatches, mirror
+from shoal.sampling.langevin import brownian, gradient_estimators
 from shoal.sampling.langevin.metric import low_rank
 from shoal.sampling.langevin.spherical import power_iteration
 

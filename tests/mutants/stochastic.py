@@ -7,7 +7,7 @@ TARGETS = "inference/test_minibatch.py"
 SGLD = "shoal.sampling.langevin.stochastic"
 KINETIC = "shoal.sampling.langevin.stochastic_kinetic"
 ESTIMATORS = "shoal.sampling.langevin.gradient_estimators"
-MINIBATCHES = "shoal.sampling.langevin.minibatches"
+MINIBATCHES = "shoal.sampling.core.minibatches"
 MODELS = "shoal.inference.minibatch"
 UNBIASED = "test_the_mean_over_all_batches_is_what_all_the_data_say"
 

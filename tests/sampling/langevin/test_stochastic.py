@@ -18,8 +18,9 @@ from scipy.linalg import block_diag, solve_discrete_lyapunov
 
 from shoal.inference.diagnostics import linear_gaussian_test
 from shoal.sampling import langevin
+from shoal.sampling.core import minibatches
 from shoal.sampling.core.algorithm import Status
-from shoal.sampling.langevin import gradient_estimators as estimators, minibatches
+from shoal.sampling.langevin import gradient_estimators as estimators
 
 # Laws and identities hold with any rounding.
 pytestmark = pytest.mark.quick_compiler

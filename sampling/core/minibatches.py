@@ -117,7 +117,7 @@ def from_arrays(
     Examples
     --------
     >>> import jax, jax.numpy as jnp
-    >>> from shoal.sampling.langevin import minibatches
+    >>> from shoal.sampling.core import minibatches
     >>> density = minibatches.from_arrays(
     ...     lambda x: -0.5 * x**2, lambda x, y: -0.5 * (y - x) ** 2, jnp.arange(10.0), batch_size=2
     ... )
@@ -161,7 +161,7 @@ def from_stream(
     --------
     >>> import jax, jax.numpy as jnp, numpy as np
     >>> from shoal.sampling import langevin
-    >>> from shoal.sampling.langevin import minibatches
+    >>> from shoal.sampling.core import minibatches
     >>> def batches(rng):
     ...     while True:
     ...         yield rng.normal(2.0, 1.0, size=50).astype("float32")

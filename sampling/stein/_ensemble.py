@@ -1,0 +1,338 @@
+"""What Stein samplers share: an ensemble that an optimiser moves along a direction.
+
+A method is a function that tells from the particles x_i, their scores s_i and a kernel the
+directions φ_i in which to move them. All else is here: scores, by all the data or by a minibatch;
+the bandwidth; any optax transformation, which gets -φ as a gradient to descend; the mirror map, if
+the particles move in its dual space; particles that die.
+
+Kernels are used at x/√h with h the bandwidth. For a kernel of the distance that is the kernel with
+its bandwidth multiplied by h (its length scale by √h), so that one rule serves all kernels.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+
+from shoal.sampling.core import bandwidth as bandwidths, pairwise
+from shoal.sampling.core._checks import (
+    check_callable,
+    check_finite,
+    check_position,
+    real_scalar,
+)
+from shoal.sampling.core._kernel_sums import fixed_mean
+from shoal.sampling.core.algorithm import (
+    Algorithm,
+    LogDensity,
+    Position,
+    Status,
+    proposal_status,
+)
+from shoal.sampling.core.kernels import Kernel
+from shoal.sampling.core.mirror import MirrorMap
+from shoal.sampling.core.particles import park_dead, to_matrix
+from shoal.sampling.core.random import check_key
+from shoal.sampling.stein._options import Bandwidth
+
+
+class SteinState(NamedTuple):
+    """An ensemble of n particles in d coordinates.
+
+    Attributes
+    ----------
+    position
+        Pytree of floating arrays ``(n, ...)``.
+    dual
+        ``(n, k)``: the particles in the dual space, where a mirrored method moves them; else None.
+    log_density
+        ``(n,)``, or its estimates from the batch that the next step uses.
+    score
+        ``(n, d)``: gradients of the log density, or of that of the dual law, ``(n, k)``.
+    alive
+        bool ``(n,)``: the particles that count. One whose new point, log density or gradient is not
+        finite stays where it was and counts no more.
+    optimizer
+        State of the optax transformation.
+    median
+        `shoal.sampling.core.bandwidth.TrackedMedian`; None for a rule that does not follow it.
+    num_steps
+        Steps made, int32.
+    """
+
+    position: Position
+    dual: jax.Array | None
+    log_density: jax.Array
+    score: jax.Array
+    alive: jax.Array
+    optimizer: Any
+    median: bandwidths.TrackedMedian | None
+    num_steps: jax.Array
+
+
+class SteinInfo(NamedTuple):
+    """What happened in a step.
+
+    Attributes
+    ----------
+    direction_norm
+        Root mean square of φ over living particles and coordinates: how far from rest they are.
+    bandwidth
+        h that was used, in units of the squared distance.
+    status
+        int8 `Status` codes ``(n,)``; ``FROZEN`` for the dead, and for all where they coincide.
+    """
+
+    direction_norm: jax.Array
+    bandwidth: jax.Array
+    status: jax.Array
+
+
+class Ensemble(NamedTuple):
+    """What a direction is made of; rows of the dead are parked, their scores zero.
+
+    Attributes
+    ----------
+    points
+        Raveled particles ``(n, d)``, in the set where there is a mirror map.
+    dual
+        ``(n, k)``: the coordinates that are moved; the points themselves without a mirror map.
+    score
+        ``(n, k)``: score in the coordinates that are moved.
+    alive
+        bool ``(n,)``.
+    num_alive
+        Number of the living, at least 1, in the dtype of the points.
+    bandwidth
+        h, scalar.
+    threshold
+        Squared distance up to which pairs are to be counted; None if they are not.
+    num_steps
+        Steps made before, int32.
+    log_density
+        Log density of one raveled point; from minibatches an estimate, by the batch that the
+        scores after the step will be of.
+    """
+
+    points: jax.Array
+    dual: jax.Array
+    score: jax.Array
+    alive: jax.Array
+    num_alive: jax.Array
+    bandwidth: jax.Array
+    threshold: jax.Array | None
+    num_steps: jax.Array
+    log_density: Callable[[jax.Array], jax.Array]
+
+    @property
+    def weights(self) -> jax.Array:
+        """One for the living and zero for the dead, ``(n,)``."""
+        return self.alive.astype(self.points.dtype)
+
+    def scaled(self, kernel: Kernel) -> jax.Array:
+        """Points in units of the kernel, x/√h, around their mean if the kernel is radial."""
+        points = self.points
+        if kernel.has_jet and kernel.is_radial:
+            points = points - fixed_mean(points)
+        return points * jax.lax.rsqrt(self.bandwidth)
+
+
+class Direction(NamedTuple):
+    """Where to move.
+
+    Attributes
+    ----------
+    phi
+        ``(n, k)``.
+    near
+        For each particle the number of particles within the threshold, ``(n,)``; None if the
+        method has not counted.
+    """
+
+    phi: jax.Array
+    near: jax.Array | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What makes a method of an ensemble.
+
+    Attributes
+    ----------
+    direction
+        ``direction(key, ensemble) -> Direction``.
+    optimizer, bandwidth
+        Checked.
+    mirror
+        Map in whose dual space the particles move; None for their own space.
+    project
+        Applied to each raveled particle ``(d,)`` after a step.
+    check
+        ``check(points)`` raises for a start, ``(n, d)``, that the method cannot use.
+    """
+
+    direction: Callable[[jax.Array, Ensemble], Direction]
+    optimizer: optax.GradientTransformation
+    bandwidth: Bandwidth
+    mirror: MirrorMap | None = None
+    project: Callable[[jax.Array], jax.Array] | None = None
+    check: Callable[[jax.Array], None] | None = None
+
+    def algorithm(self, log_density: LogDensity) -> Algorithm:
+        """Return the algorithm that moves particles towards a log density.
+
+        ``log_density`` is of one particle; or an object with ``draw(key) -> batch`` and
+        ``estimate(position, batch)`` (`shoal.sampling.core.minibatches`), or with such an attribute
+        ``minibatches``: one batch a step, the same for all particles.
+        """
+        target = _Target(log_density, self.mirror)
+        return Algorithm(
+            lambda position, key=None: self._init(target, position, key),
+            lambda key, state: self._step(target, key, state),
+        )
+
+    def _init(self, target: "_Target", position: Position, key: jax.Array | None) -> SteinState:
+        check_callable("log_density", target.log_density)
+        check_position("position", position)
+        points = to_matrix(position)[0]
+        if self.mirror is not None:
+            self.mirror.check(points)
+        if self.check is not None:
+            self.check(points)
+        _check_apart(points)
+        values, score = target.scores(target.density(position, key), points)
+        check_finite("log_density at the start", values)
+        check_finite("the gradient of log_density at the start", score)
+        dual = None if self.mirror is None else self.mirror.to_dual(points)
+        return SteinState(
+            position,
+            dual,
+            values,
+            score,
+            jnp.ones(len(points), bool),
+            self.optimizer.init(points if dual is None else dual),
+            self.bandwidth.start(points),
+            jnp.zeros((), jnp.int32),
+        )
+
+    def _step(
+        self, target: "_Target", key: jax.Array, state: SteinState
+    ) -> tuple[SteinState, SteinInfo]:
+        check_key(key)
+        key_direction, key_batch = jax.random.split(key)
+        points, from_matrix = to_matrix(state.position)
+        dual = points if state.dual is None else state.dual
+        density = target.density(state.position, key_batch)
+        ensemble = self._ensemble(state, points, dual, density)
+        phi, near = self.direction(key_direction, ensemble)
+        is_finite = jnp.isfinite(phi).all(1)
+        phi = jnp.where((state.alive & is_finite)[:, None], phi, 0)
+        updates, optimizer = self.optimizer.update(-phi, state.optimizer, dual)
+        new = dual + updates
+        if self.project is not None:
+            new = jax.vmap(self.project)(new)
+        moved = new if self.mirror is None else self.mirror.to_primal(new)
+        values, score = target.scores(density, moved)
+        is_finite &= jnp.isfinite(new).all(1) & jnp.isfinite(score).all(1)
+        status = proposal_status(values, is_finite)
+        stays = ~state.alive | bandwidths.collapsed(points, state.alive)
+        status = jnp.where(stays, jnp.int8(Status.FROZEN), status)
+        moves = status == Status.OK
+        keep = lambda a, b: jnp.where(moves.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+        kept = state._replace(
+            position=jax.tree.map(keep, from_matrix(moved), state.position),
+            dual=None if self.mirror is None else keep(new, state.dual),
+            log_density=keep(values, state.log_density),
+            score=keep(score, state.score),
+            alive=moves,
+            optimizer=optimizer,
+            median=self.bandwidth.follow(state.median, ensemble.points, state.alive, near),
+            num_steps=state.num_steps + 1,
+        )
+        size = jnp.sqrt(jnp.sum(phi**2) / (ensemble.num_alive * phi.shape[1]))
+        return kept, SteinInfo(size, ensemble.bandwidth, status)
+
+    def _ensemble(
+        self, state: SteinState, points: jax.Array, dual: jax.Array, density: Any
+    ) -> Ensemble:
+        parked = park_dead(points, state.alive)
+        return Ensemble(
+            parked,
+            dual,
+            jnp.where(state.alive[:, None], state.score, 0),
+            state.alive,
+            jnp.maximum(jnp.sum(state.alive), 1).astype(points.dtype),
+            self.bandwidth.at(parked, state.alive, state.median),
+            None if state.median is None else state.median.threshold,
+            state.num_steps,
+            density,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Target:
+    """A log density, exact or estimated from batches, and its scores where particles move."""
+
+    log_density: Any
+    mirror: MirrorMap | None
+
+    def density(self, position: Position, key: jax.Array | None) -> Any:
+        """Return the log density of one raveled particle, estimated from a batch drawn by key."""
+        unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], position))[1]
+        found = getattr(self.log_density, "minibatches", self.log_density)
+        evaluate = self.log_density
+        if callable(getattr(found, "draw", None)) and callable(getattr(found, "estimate", None)):
+            check_key(key)
+            batch = found.draw(key)
+            evaluate = lambda point: found.estimate(point, batch)
+        return lambda flat: real_scalar("log_density", evaluate(unravel(flat)))
+
+    def scores(self, density: Any, points: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return log densities ``(n,)`` and the scores, of the dual law if mirrored, ``(n, k)``."""
+        values, gradients = jax.vmap(jax.value_and_grad(density))(points)
+        if self.mirror is None:
+            return values, gradients
+        moved = self.mirror.inverse_hessian_product(points, gradients)
+        return values, moved + self.mirror.divergence(points)
+
+
+def stein_direction(
+    kernel: Kernel,
+    ensemble: Ensemble,
+    score: jax.Array | None = None,
+    *,
+    block_size: int | None = None,
+    ring: pairwise.Ring | None = None,
+) -> Direction:
+    """Return ``φ_i = (1/n) Σ_j k(x_j, x_i) s_j + ∇_{x_j} k(x_j, x_i)`` and the count of near pairs.
+
+    ``score`` stands for s, that of the ensemble by default.
+    """
+    points = ensemble.scaled(kernel)
+    threshold = None if ensemble.threshold is None else ensemble.threshold / ensemble.bandwidth
+    sums = pairwise.kernel_matvec_plus_grad_sum(
+        kernel,
+        points,
+        points,
+        ensemble.score if score is None else score,
+        ensemble.weights * jax.lax.rsqrt(ensemble.bandwidth),
+        threshold=threshold,
+        block_size=block_size,
+        ring=ring,
+    )
+    return Direction(sums.total / ensemble.num_alive, sums.near)
+
+
+def _check_apart(points: jax.Array) -> None:
+    """Refuse particles that all coincide: they would never part."""
+    if isinstance(points, jax.core.Tracer) or len(points) == 1:
+        return
+    if bool(bandwidths.collapsed(points)):
+        raise ValueError(
+            f"position holds {len(points)} particles in one place, {points[0]}: they would move as "
+            "one; draw them from a distribution that is wide enough"
+        )
