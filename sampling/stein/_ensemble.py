@@ -60,6 +60,8 @@ class SteinState(NamedTuple):
         State of the optax transformation.
     median
         `shoal.sampling.core.bandwidth.TrackedMedian`; None for a rule that does not follow it.
+    memory
+        What the method carries from step to step, such as running averages; None for most.
     num_steps
         Steps made, int32.
     """
@@ -71,6 +73,7 @@ class SteinState(NamedTuple):
     alive: jax.Array
     optimizer: Any
     median: bandwidths.TrackedMedian | None
+    memory: Any
     num_steps: jax.Array
 
 
@@ -116,6 +119,12 @@ class Ensemble(NamedTuple):
     log_density
         Log density of one raveled point; from minibatches an estimate, by the batch that the
         scores after the step will be of.
+    batch
+        That batch; None without minibatches.
+    unravel
+        Makes a position of one particle from a raveled point ``(d,)``.
+    memory
+        What the direction of the last step returned, at first what `Method.memory` did.
     """
 
     points: jax.Array
@@ -127,6 +136,9 @@ class Ensemble(NamedTuple):
     threshold: jax.Array | None
     num_steps: jax.Array
     log_density: Callable[[jax.Array], jax.Array]
+    batch: Any
+    unravel: Callable[[jax.Array], Position]
+    memory: Any
 
     @property
     def weights(self) -> jax.Array:
@@ -151,10 +163,13 @@ class Direction(NamedTuple):
     near
         For each particle the number of particles within the threshold, ``(n,)``; None if the
         method has not counted.
+    memory
+        For the next step; of the structure, shapes and dtypes of that in the ensemble.
     """
 
     phi: jax.Array
     near: jax.Array | None = None
+    memory: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +188,8 @@ class Method:
         Applied to each raveled particle ``(d,)`` after a step.
     check
         ``check(points)`` raises for a start, ``(n, d)``, that the method cannot use.
+    memory
+        ``memory(points)`` is the memory at the start; None for a method that keeps none.
     """
 
     direction: Callable[[jax.Array, Ensemble], Direction]
@@ -181,6 +198,7 @@ class Method:
     mirror: MirrorMap | None = None
     project: Callable[[jax.Array], jax.Array] | None = None
     check: Callable[[jax.Array], None] | None = None
+    memory: Callable[[jax.Array], Any] | None = None
 
     def algorithm(self, log_density: LogDensity) -> Algorithm:
         """Return the algorithm that moves particles towards a log density.
@@ -204,7 +222,7 @@ class Method:
         if self.check is not None:
             self.check(points)
         _check_apart(points)
-        values, score = target.scores(target.density(position, key), points)
+        values, score = target.scores(target.density(position, key)[0], points)
         check_finite("log_density at the start", values)
         check_finite("the gradient of log_density at the start", score)
         dual = None if self.mirror is None else self.mirror.to_dual(points)
@@ -216,6 +234,7 @@ class Method:
             jnp.ones(len(points), bool),
             self.optimizer.init(points if dual is None else dual),
             self.bandwidth.start(points),
+            None if self.memory is None else self.memory(points),
             jnp.zeros((), jnp.int32),
         )
 
@@ -226,9 +245,9 @@ class Method:
         key_direction, key_batch = jax.random.split(key)
         points, from_matrix = to_matrix(state.position)
         dual = points if state.dual is None else state.dual
-        density = target.density(state.position, key_batch)
-        ensemble = self._ensemble(state, points, dual, density)
-        phi, near = self.direction(key_direction, ensemble)
+        density, batch, unravel = target.density(state.position, key_batch)
+        ensemble = self._ensemble(state, points, dual, density, batch, unravel)
+        phi, near, memory = self.direction(key_direction, ensemble)
         is_finite = jnp.isfinite(phi).all(1)
         phi = jnp.where((state.alive & is_finite)[:, None], phi, 0)
         updates, optimizer = self.optimizer.update(-phi, state.optimizer, dual)
@@ -251,13 +270,14 @@ class Method:
             alive=moves,
             optimizer=optimizer,
             median=self.bandwidth.follow(state.median, ensemble.points, state.alive, near),
+            memory=memory,
             num_steps=state.num_steps + 1,
         )
         size = jnp.sqrt(jnp.sum(phi**2) / (ensemble.num_alive * phi.shape[1]))
         return kept, SteinInfo(size, ensemble.bandwidth, status)
 
     def _ensemble(
-        self, state: SteinState, points: jax.Array, dual: jax.Array, density: Any
+        self, state: SteinState, points: jax.Array, dual: jax.Array, *of_target: Any
     ) -> Ensemble:
         parked = park_dead(points, state.alive)
         return Ensemble(
@@ -269,7 +289,8 @@ class Method:
             self.bandwidth.at(parked, state.alive, state.median),
             None if state.median is None else state.median.threshold,
             state.num_steps,
-            density,
+            *of_target,
+            state.memory,
         )
 
 
@@ -280,16 +301,17 @@ class _Target:
     log_density: Any
     mirror: MirrorMap | None
 
-    def density(self, position: Position, key: jax.Array | None) -> Any:
-        """Return the log density of one raveled particle, estimated from a batch drawn by key."""
+    def density(self, position: Position, key: jax.Array | None) -> tuple[Any, Any, Any]:
+        """Return the log density of one raveled particle, its batch drawn by key, and unravel."""
         unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], position))[1]
         found = getattr(self.log_density, "minibatches", self.log_density)
-        evaluate = self.log_density
+        evaluate, batch = self.log_density, None
         if callable(getattr(found, "draw", None)) and callable(getattr(found, "estimate", None)):
             check_key(key)
             batch = found.draw(key)
             evaluate = lambda point: found.estimate(point, batch)
-        return lambda flat: real_scalar("log_density", evaluate(unravel(flat)))
+        density = lambda flat: real_scalar("log_density", evaluate(unravel(flat)))
+        return density, batch, unravel
 
     def scores(self, density: Any, points: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return log densities ``(n,)`` and the scores, of the dual law if mirrored, ``(n, k)``."""
