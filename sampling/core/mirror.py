@@ -18,58 +18,37 @@ References: Hsieh, Kavis, Rolland and Cevher, "Mirrored Langevin dynamics", Neur
 Shi, Liu and Mackey, "Sampling with mirrored Stein operators", ICLR 2022, section 4 and appendix.
 """
 
-from abc import abstractmethod
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from shoal.sampling.core._checks import check_entries, real_parameter
+from shoal.sampling.core._mirror_ball import Ball, ball
+from shoal.sampling.core._mirror_half_space import HalfSpace, half_space
+from shoal.sampling.core._mirror_map import MirrorMap, above_zero, check_size, positive_exp
+from shoal.sampling.core._mirror_polytope import Polytope, polytope
+from shoal.sampling.core._mirror_product import Product, product
 
-
-class MirrorMap(eqx.Module):
-    """A mirror map; the primal point θ has shape ``(..., m)``, the dual one η ``(..., k)``.
-
-    k = m but for a set that is flat in R^m, such as the simplex, where k is its dimension.
-    Derivatives with respect to θ are those of functions on R^m.
-    """
-
-    @abstractmethod
-    def to_dual(self, primal: jax.Array) -> jax.Array:
-        """η = ∇ψ(θ)."""
-
-    @abstractmethod
-    def to_primal(self, dual: jax.Array) -> jax.Array:
-        """θ = ∇ψ*(η)."""
-
-    def along(self, covector: jax.Array) -> jax.Array:
-        """Restrict a gradient with respect to θ, ``(..., m)``, to the k coordinates of ψ."""
-        return covector
-
-    @abstractmethod
-    def inverse_hessian_product(self, primal: jax.Array, covector: jax.Array) -> jax.Array:
-        """H(θ)⁻¹ g, ``(..., k)``, for a gradient g with respect to θ, ``(..., m)``.
-
-        This is the gradient with respect to η: (∂θ/∂η)ᵀ g. For a flat set only the part of g along
-        it counts.
-        """
-
-    @abstractmethod
-    def log_det_dual_hessian(self, dual: jax.Array) -> jax.Array:
-        """Log det ∇²ψ*(η), shape ``(...)``: the log volume factor of η -> θ."""
-
-    @abstractmethod
-    def divergence(self, primal: jax.Array) -> jax.Array:
-        """D(θ) = ∇·H⁻¹ by rows, ``(..., k)``, which equals ∇_η log det ∇²ψ*(η)."""
-
-    @abstractmethod
-    def hessian_noise(self, key: jax.Array, primal: jax.Array) -> jax.Array:
-        """Draw from N(0, H(θ)), ``(..., k)``."""
-
-    @abstractmethod
-    def check(self, primal: jax.Array) -> None:
-        """Raise ``ValueError`` for a concrete point outside of the open set, or a wrong shape."""
+__all__ = [
+    "Ball",
+    "Box",
+    "Euclidean",
+    "HalfSpace",
+    "MirrorMap",
+    "Orthant",
+    "Polytope",
+    "Product",
+    "Simplex",
+    "ball",
+    "box",
+    "euclidean",
+    "half_space",
+    "orthant",
+    "polytope",
+    "product",
+    "simplex",
+]
 
 
 class Euclidean(MirrorMap):
@@ -82,6 +61,10 @@ class Euclidean(MirrorMap):
     def to_primal(self, dual: jax.Array) -> jax.Array:
         """Return η."""
         return dual
+
+    def hessian_product(self, primal: jax.Array, vector: jax.Array) -> jax.Array:
+        """Return v."""
+        return vector
 
     def inverse_hessian_product(self, primal: jax.Array, covector: jax.Array) -> jax.Array:
         """Return g."""
@@ -104,19 +87,31 @@ class Euclidean(MirrorMap):
 
 
 class Orthant(MirrorMap):
-    """θ > 0, ψ = Σ θ log θ - θ: η = log θ, H = diag(1/θ)."""
+    """θ > low; with t = θ - low, ψ = Σ t log t - t: η = log t, H = diag(1/t).
+
+    Attributes
+    ----------
+    low
+        Bound, a scalar or ``(d,)``.
+    """
+
+    low: jax.Array
 
     def to_dual(self, primal: jax.Array) -> jax.Array:
-        """Return log θ."""
-        return jnp.log(_above_zero(primal))
+        """Return log t."""
+        return jnp.log(self._gap(self._inside(primal)))
 
     def to_primal(self, dual: jax.Array) -> jax.Array:
-        """Return exp η."""
-        return _above_zero(jnp.exp(dual))
+        """Return low + exp η."""
+        return self._inside(self._bound(dual.dtype) + positive_exp(dual))
+
+    def hessian_product(self, primal: jax.Array, vector: jax.Array) -> jax.Array:
+        """Return v / t."""
+        return vector / self._gap(self._inside(primal))
 
     def inverse_hessian_product(self, primal: jax.Array, covector: jax.Array) -> jax.Array:
-        """Return θ g."""
-        return primal * covector
+        """Return t g."""
+        return self._gap(primal) * covector
 
     def log_det_dual_hessian(self, dual: jax.Array) -> jax.Array:
         """Return Σ η."""
@@ -127,13 +122,26 @@ class Orthant(MirrorMap):
         return jnp.ones_like(primal)
 
     def hessian_noise(self, key: jax.Array, primal: jax.Array) -> jax.Array:
-        """Draw ξ / √θ."""
+        """Draw ξ / √t."""
         white = jax.random.normal(key, primal.shape, primal.dtype)
-        return white * jax.lax.rsqrt(_above_zero(primal))
+        return white * jax.lax.rsqrt(self._gap(self._inside(primal)))
 
     def check(self, primal: jax.Array) -> None:
-        """Refuse points that are not positive."""
-        check_entries("position", primal, lambda array: array > 0, "positive (in the orthant)")
+        """Refuse points that are not above the bound, and shapes that do not fit."""
+        if self.low.ndim:
+            check_size(primal, self.low.size, "the orthant")
+        low = self._bound(primal.dtype)
+        is_inside = lambda array: array > low
+        check_entries("position", primal, is_inside, f"above {low} (in the orthant)")
+
+    def _bound(self, dtype: Any) -> jax.Array:
+        return jnp.asarray(self.low, dtype)
+
+    def _gap(self, primal: jax.Array) -> jax.Array:
+        return primal - self._bound(primal.dtype)
+
+    def _inside(self, primal: jax.Array) -> jax.Array:
+        return jnp.maximum(primal, _next_above(self._bound(primal.dtype)))
 
 
 class Box(MirrorMap):
@@ -162,6 +170,10 @@ class Box(MirrorMap):
         )
         return self._inside(near)
 
+    def hessian_product(self, primal: jax.Array, vector: jax.Array) -> jax.Array:
+        """Return (high - low) / ((θ - low) (high - θ)) v."""
+        return vector * self._hessian(self._inside(primal))
+
     def inverse_hessian_product(self, primal: jax.Array, covector: jax.Array) -> jax.Array:
         """Return (θ - low) (high - θ) / (high - low) g."""
         return covector / self._hessian(primal)
@@ -185,10 +197,8 @@ class Box(MirrorMap):
 
     def check(self, primal: jax.Array) -> None:
         """Refuse points that are not strictly between the bounds, and shapes that do not fit."""
-        if self.low.ndim and self.low.shape[-1] != primal.shape[-1]:
-            raise ValueError(
-                f"position has shape {primal.shape}, but the bounds of the box {self.low.shape}"
-            )
+        if self.low.ndim:
+            check_size(primal, self.low.size, "the box")
         low, high = self._bounds(primal.dtype)
         is_inside = lambda array: (array > low) & (array < high)
         check_entries("position", primal, is_inside, f"inside of the box from {low} to {high}")
@@ -207,11 +217,7 @@ class Box(MirrorMap):
     def _inside(self, primal: jax.Array) -> jax.Array:
         """Move a point on the boundary to the nearest number inside."""
         low, high = self._bounds(primal.dtype)
-        tiny = jnp.finfo(primal.dtype).tiny
-        # Denormal numbers are flushed to zero on most devices.
-        inner_low = jnp.where(low == 0, tiny, jnp.nextafter(low, high))
-        inner_high = jnp.where(high == 0, -tiny, jnp.nextafter(high, low))
-        return jnp.clip(primal, inner_low, inner_high)
+        return jnp.clip(primal, _next_above(low), -_next_above(-high))
 
 
 class Simplex(MirrorMap):
@@ -224,16 +230,26 @@ class Simplex(MirrorMap):
 
     def to_dual(self, primal: jax.Array) -> jax.Array:
         """Return log θ_a - log θ_m."""
-        logs = jnp.log(_above_zero(primal))
+        logs = jnp.log(above_zero(primal))
         return logs[..., :-1] - logs[..., -1:]
 
     def to_primal(self, dual: jax.Array) -> jax.Array:
         """Return the softmax of (η, 0)."""
-        return _above_zero(jax.nn.softmax(_with_zero(dual), -1))
+        return above_zero(jax.nn.softmax(_with_zero(dual), -1))
+
+    def dual_size(self, primal_size: int) -> int:
+        """Return m - 1."""
+        return primal_size - 1
 
     def along(self, covector: jax.Array) -> jax.Array:
         """Return g_a - g_m."""
         return covector[..., :-1] - covector[..., -1:]
+
+    def hessian_product(self, primal: jax.Array, vector: jax.Array) -> jax.Array:
+        """Return v_a / θ_a + Σ v / θ_m."""
+        inverse = 1 / above_zero(primal)
+        total = jnp.sum(vector, -1, keepdims=True)
+        return vector * inverse[..., :-1] + total * inverse[..., -1:]
 
     def inverse_hessian_product(self, primal: jax.Array, covector: jax.Array) -> jax.Array:
         """Return the first m - 1 coordinates of θ (g - θ·g)."""
@@ -251,7 +267,7 @@ class Simplex(MirrorMap):
     def hessian_noise(self, key: jax.Array, primal: jax.Array) -> jax.Array:
         """Draw ξ_a / √θ_a - ξ_m / √θ_m, whose covariance is diag(1/θ) + 1/θ_m."""
         white = jax.random.normal(key, primal.shape, primal.dtype)
-        scaled = white * jax.lax.rsqrt(_above_zero(primal))
+        scaled = white * jax.lax.rsqrt(above_zero(primal))
         return scaled[..., :-1] - scaled[..., -1:]
 
     def check(self, primal: jax.Array) -> None:
@@ -276,8 +292,18 @@ def euclidean() -> Euclidean:
     return Euclidean()
 
 
-def orthant() -> Orthant:
-    """Return the entropic map of the positive orthant: η = log θ.
+def orthant(low: Any = 0.0) -> Orthant:
+    """Return the entropic map of an orthant: η = log (θ - low).
+
+    Parameters
+    ----------
+    low
+        Finite bounds, a scalar or ``(d,)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``low`` is not real and finite or has axes beyond one.
 
     Examples
     --------
@@ -286,7 +312,10 @@ def orthant() -> Orthant:
     >>> mirror.orthant().to_primal(jnp.zeros(2)).tolist()
     [1.0, 1.0]
     """
-    return Orthant()
+    bound = jnp.asarray(real_parameter("low", low), jnp.result_type(float))
+    if bound.ndim > 1 or not bound.size:
+        raise ValueError(f"low must be a scalar or (d,), got shape {bound.shape}")
+    return Orthant(bound)
 
 
 def box(low: Any, high: Any) -> Box:
@@ -340,9 +369,11 @@ def simplex() -> Simplex:
     return Simplex()
 
 
-def _above_zero(values: jax.Array) -> jax.Array:
-    return jnp.maximum(values, jnp.finfo(values.dtype).tiny)
-
-
 def _with_zero(dual: jax.Array) -> jax.Array:
     return jnp.concatenate([dual, jnp.zeros_like(dual[..., :1])], -1)
+
+
+def _next_above(bound: jax.Array) -> jax.Array:
+    """Return the next larger number; denormal ones are flushed to zero on most devices."""
+    above = jnp.nextafter(bound, jnp.full_like(bound, jnp.inf))
+    return jnp.where(bound == 0, jnp.finfo(bound.dtype).tiny, above)
