@@ -25,7 +25,7 @@ from shoal.sampling.core._checks import (
     check_position,
     real_scalar,
 )
-from shoal.sampling.core._kernel_sums import fixed_mean
+from shoal.sampling.core._kernel_sums import dot, fixed_mean
 from shoal.sampling.core.algorithm import (
     Algorithm,
     LogDensity,
@@ -165,11 +165,18 @@ class Direction(NamedTuple):
         method has not counted.
     memory
         For the next step; of the structure, shapes and dtypes of that in the ensemble.
+    bandwidth
+        h that was used, if it is not that of the ensemble.
+    basis
+        Orthonormal columns ``(k, r)``: the optimiser's updates are projected on their span; None
+        for all of space.
     """
 
     phi: jax.Array
     near: jax.Array | None = None
     memory: Any = None
+    bandwidth: jax.Array | None = None
+    basis: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,10 +254,13 @@ class Method:
         dual = points if state.dual is None else state.dual
         density, batch, unravel = target.density(state.position, key_batch)
         ensemble = self._ensemble(state, points, dual, density, batch, unravel)
-        phi, near, memory = self.direction(key_direction, ensemble)
+        found = self.direction(key_direction, ensemble)
+        phi = found.phi
         is_finite = jnp.isfinite(phi).all(1)
         phi = jnp.where((state.alive & is_finite)[:, None], phi, 0)
         updates, optimizer = self.optimizer.update(-phi, state.optimizer, dual)
+        if found.basis is not None:
+            updates = dot(dot(updates, found.basis), found.basis.T)
         new = dual + updates
         if self.project is not None:
             new = jax.vmap(self.project)(new)
@@ -269,12 +279,13 @@ class Method:
             score=keep(score, state.score),
             alive=moves,
             optimizer=optimizer,
-            median=self.bandwidth.follow(state.median, ensemble.points, state.alive, near),
-            memory=memory,
+            median=self.bandwidth.follow(state.median, ensemble.points, state.alive, found.near),
+            memory=found.memory,
             num_steps=state.num_steps + 1,
         )
         size = jnp.sqrt(jnp.sum(phi**2) / (ensemble.num_alive * phi.shape[1]))
-        return kept, SteinInfo(size, ensemble.bandwidth, status)
+        bandwidth = ensemble.bandwidth if found.bandwidth is None else found.bandwidth
+        return kept, SteinInfo(size, bandwidth, status)
 
     def _ensemble(
         self, state: SteinState, points: jax.Array, dual: jax.Array, *of_target: Any
