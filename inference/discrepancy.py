@@ -6,6 +6,13 @@
 `sliced_wasserstein`       two sets of points, along random lines (exact along each)
 `mmd`                      two sets, by a kernel (squared; biased or unbiased)
 `energy_distance`          two sets, by distances alone (biased or unbiased)
+`ksd`                      samples against a law known by its scores alone (squared; V or U)
+`stein_discrepancy`        that of a run's draws from its target; `with_stein_discrepancy` puts it
+                           on record, for ArviZ too
+`stein_thinning`           the few of many samples that stand best for a law
+`stein_weights`            weights by which samples stand best for a law
+`stein_points`             points laid one by one where the KSD is then least
+`ksd_descent`              particles moved downhill on their KSD
 `nearest_neighbours`       the nearest point of a data set for each sample
 `memorisation`             whether samples are training data over again
 `class_accuracy`           whether a classifier sees the class that was asked for
@@ -38,19 +45,38 @@ from shoal.inference._memorisation import (
     nearest_neighbours,
 )
 from shoal.inference._paired_error import median_rmse, rmse
+from shoal.inference._stein_discrepancy import ksd
+from shoal.inference._stein_points import KSDDescent, ksd_descent, stein_points
+from shoal.inference._stein_result import (
+    SteinDiscrepancy,
+    stein_discrepancy,
+    with_stein_discrepancy,
+)
+from shoal.inference._stein_thinning import stein_thinning
+from shoal.inference._stein_weights import SteinWeights, stein_weights
 from shoal.inference._transport import frechet_distance, sliced_wasserstein
 
 __all__ = [
+    "KSDDescent",
     "Memorisation",
     "Neighbours",
+    "SteinDiscrepancy",
+    "SteinWeights",
     "class_accuracy",
     "digits_classifier",
     "energy_distance",
     "frechet_distance",
+    "ksd",
+    "ksd_descent",
     "median_rmse",
     "memorisation",
     "mmd",
     "nearest_neighbours",
     "rmse",
     "sliced_wasserstein",
+    "stein_discrepancy",
+    "stein_points",
+    "stein_thinning",
+    "stein_weights",
+    "with_stein_discrepancy",
 ]

@@ -27,6 +27,7 @@ from shoal.sampling.core._checks import check_flag, real_array, real_parameter
 from shoal.sampling.core._kernel_algebra import Kernel, as_kernel
 from shoal.sampling.core._kernel_sums import Sums, Terms, dot, kernel_sums
 from shoal.sampling.core._softmax import log_normaliser_and_mean
+from shoal.sampling.core._stein_sums import stein_kernel_matvec
 from shoal.sampling.core._tiles import Ring, check_block_size, check_ring
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "kernel_sum",
     "logsumexp",
     "softmax_mean",
+    "stein_kernel_matvec",
 ]
 
 AnyKernel = Kernel | Callable[..., Any]
