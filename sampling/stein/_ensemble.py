@@ -170,6 +170,8 @@ class Direction(NamedTuple):
     basis
         Orthonormal columns ``(k, r)``: the optimiser's updates are projected on their span; None
         for all of space.
+    noise
+        Added to the new coordinates ``(n, k)``, past the optimiser; None for none.
     """
 
     phi: jax.Array
@@ -177,6 +179,7 @@ class Direction(NamedTuple):
     memory: Any = None
     bandwidth: jax.Array | None = None
     basis: jax.Array | None = None
+    noise: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,6 +265,8 @@ class Method:
         if found.basis is not None:
             updates = dot(dot(updates, found.basis), found.basis.T)
         new = dual + updates
+        if found.noise is not None:
+            new = new + found.noise
         if self.project is not None:
             new = jax.vmap(self.project)(new)
         moved = new if self.mirror is None else self.mirror.to_primal(new)
