@@ -11,7 +11,8 @@ a solver is written as a recording on a `Tape`,
 
 which finds out what must be remembered from call to call and turns it into a `Program`: registers,
 the first of which is the position, and for each call the matrix that maps registers and the new
-prediction to the next registers. One compiled scan executes all programs. Everything here is
+prediction to the next registers. Predictions stay in the register that they came to, as moving them
+costs as much as computing with them. One compiled scan executes all programs. Everything here is
 float64 on the host; positions are at unit variance, alpha² + sigma² = 1.
 """
 
@@ -120,12 +121,17 @@ class Program(NamedTuple):
     noise
         For each row the ends in λ and the decay η of the piece of Brownian motion that its noise
         is, ``(N, 3)``; NaN where it is a fresh draw or none.
+    slots
+        For each row the register that its prediction comes to, ``(N,)``; what was there is not
+        used in that row any more. These registers are the last ones and do nothing else. Empty
+        where no prediction is used after its own row.
     """
 
     half_log_snr: np.ndarray
     matrices: np.ndarray
     inputs: tuple[str, ...]
     noise: np.ndarray
+    slots: np.ndarray
 
 
 class Tape:
@@ -196,9 +202,13 @@ class Tape:
         last_use.pop(_ONE, None)
         inputs = tuple(name for name in INPUTS if name == DATA or name in used)
         live = _live(self._rows, last_use, inputs)
-        matrices = _matrices(self._rows, live, _slots(live), inputs)
+        registers = _registers(live)
+        slots = _slots(last_use, len(self._rows), _count(registers))
+        for row, found in enumerate(registers):
+            found.update({atom: slots[atom.row] for atom in live[row] if atom.kind == DATA})
+        matrices = _matrices(self._rows, live, registers, slots, inputs)
         clock = np.array([*self._clock, float(half_log_snr)])
-        return Program(clock, matrices, inputs, np.array(self._noise))
+        return Program(clock, matrices, inputs, np.array(self._noise), slots)
 
 
 def _live(
@@ -216,37 +226,57 @@ def _live(
     return found
 
 
-def _slots(live: list[list[Atom]]) -> list[dict[Atom, int]]:
-    """Give every kind as many registers as it needs at most, so that values only shift."""
-    kinds = sorted({atom.kind for atoms in live for atom in atoms[1:]})
+def _registers(live: list[list[Atom]]) -> list[dict[Atom, int]]:
+    """Give every kind but predictions as many registers as it needs: there, values shift."""
+    kinds = sorted({atom.kind for atoms in live for atom in atoms[1:]} - {DATA})
     count = lambda atoms, kind: sum(atom.kind == kind for atom in atoms[1:])
     most = [max(count(atoms, kind) for atoms in live) for kind in kinds]
     first = dict(zip(kinds, 1 + np.cumsum([0, *most])[:-1], strict=True))
     found = []
     for atoms in live:
-        slots = {atoms[0]: 0}
+        registers = {atoms[0]: 0}
         for kind in kinds:
             same = [atom for atom in atoms[1:] if atom.kind == kind]
-            slots.update({atom: int(first[kind]) + i for i, atom in enumerate(same)})
-        found.append(slots)
+            registers.update({atom: int(first[kind]) + i for i, atom in enumerate(same)})
+        found.append(registers)
     return found
 
 
+def _count(registers: list[dict[Atom, int]]) -> int:
+    return 1 + max(max(found.values()) for found in registers)
+
+
+def _slots(last_use: dict[Atom, int], num_rows: int, first: int) -> np.ndarray:
+    """Give every prediction a register, from ``first`` on, that none in use has; or none at all."""
+    end = [last_use.get(Atom(DATA, row), row) for row in range(num_rows)]
+    if all(last <= row for row, last in enumerate(end)):
+        return np.zeros(0, int)
+    taken_until: list[int] = []
+    slots: list[int] = []
+    for row, last in enumerate(end):
+        free = [i for i, until in enumerate(taken_until) if until < row]
+        slots.append(free[0] if free else len(taken_until))
+        taken_until[slots[-1] : slots[-1] + 1] = [max(row, last)]
+    return first + np.array(slots)
+
+
 def _matrices(
-    rows: list[dict[Atom, Expression]], live: list[list[Atom]], slots: list[dict[Atom, int]],
-    inputs: tuple[str, ...],
+    rows: list[dict[Atom, Expression]], live: list[list[Atom]], registers: list[dict[Atom, int]],
+    slots: np.ndarray, inputs: tuple[str, ...],
 ) -> np.ndarray:  # fmt: skip
     """Write what every row does to the registers as matrices."""
-    num_registers = 1 + max(max(found.values()) for found in slots)
+    num_registers = max(_count(registers), 1 + max(slots, default=0))
     factors = [f for row in rows for e in row.values() for f in e.terms.values()]
     shape = np.broadcast_shapes(*(np.shape(factor) for factor in factors))
     matrices = np.zeros((len(rows), num_registers, num_registers + len(inputs), *shape))
     for row, definitions in enumerate(rows):
-        column = dict(slots[row])
+        column = dict(registers[row])
         for i, name in enumerate(inputs):
             column[_ONE if name == ONE else Atom(name, row)] = num_registers + i
         for atom in live[row + 1]:
             terms = definitions[atom].terms if atom in definitions else {atom: 1.0}
             for term, factor in terms.items():
-                matrices[row, slots[row + 1][atom], column[term]] += factor
+                matrices[row, registers[row + 1][atom], column[term]] += factor
+        for slot in set(slots.tolist()):
+            matrices[row, slot, num_registers if slot == slots[row] else slot] = 1.0
     return matrices

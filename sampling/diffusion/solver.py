@@ -209,10 +209,13 @@ def execute(program: Program, problem: Problem) -> tuple[jax.Array, Record]:
             return noise.increment(problem.key, problem.ids, piece, event)
         return random.normal(problem.key, problem.ids, row, event, x.dtype)
 
-    rows = (cast(program.matrices), cast(clock[:-1]), cast(pieces))
-    end, outcome = scan(
-        Structure.of(program), rows, problem.denoiser, x / cast(scale[0]), draw, problem.trajectory
-    )
+    structure, matrices = Structure.of(program)
+    slots = None
+    if structure.num_stored:
+        slots = jnp.asarray(program.slots - len(structure.columns), jnp.int32)
+    rows = (cast(matrices), cast(clock[:-1]), cast(pieces), slots)
+    start = x / cast(scale[0])
+    end, outcome = scan(structure, rows, problem.denoiser, start, draw, problem.trajectory)
     end = end * cast(scale[-1])
     trajectory = None
     if outcome.positions is not None:
@@ -229,29 +232,38 @@ class Structure(NamedTuple):
     Attributes
     ----------
     columns
-        For each register the columns of the matrices that are ever used.
+        For each register that is computed the columns of the matrices that are ever used.
     copies
-        For each register whether it only takes over its one column.
+        For each of these whether it only takes over its one column.
+    num_stored
+        Number of the other registers, which come after: predictions of the data.
     inputs
         As in `Program`.
     """
 
     columns: tuple[tuple[int, ...], ...]
     copies: tuple[bool, ...]
+    num_stored: int
     inputs: tuple[str, ...]
 
     @classmethod
-    def of(cls, *programs: Program) -> "Structure":
-        """Return the structure that serves all programs, which must have the same shape."""
-        matrices = np.stack([program.matrices for program in programs])
-        matrices = np.moveaxis(matrices, (2, 3), (0, 1))
-        matrices = matrices.reshape(*matrices.shape[:2], -1)
-        used = [np.flatnonzero(row.any(1)) for row in matrices]
-        copies = [
+    def of(cls, program: Program) -> tuple["Structure", np.ndarray]:
+        """Return the structure, and the matrices with predictions in the registers they come to."""
+        matrices, slots = program.matrices.copy(), program.slots
+        num_registers = matrices.shape[1]
+        if slots.size:
+            matrices[np.arange(len(slots)), :, slots] = matrices[:, :, num_registers]
+            matrices[:, :, num_registers] = 0.0
+        first = min(slots.tolist(), default=num_registers)
+        factors = np.moveaxis(matrices[:, :first], 0, 2)
+        factors = factors.reshape(*factors.shape[:2], -1)
+        used = [np.flatnonzero(row.any(1)).tolist() for row in factors]
+        copies = tuple(
             len(columns) == 1 and bool((row[columns[0]] == 1).all())
-            for row, columns in zip(matrices, used, strict=True)
-        ]
-        return cls(tuple(tuple(c.tolist()) for c in used), tuple(copies), programs[0].inputs)
+            for row, columns in zip(factors, used, strict=True)
+        )
+        found = cls(tuple(map(tuple, used)), copies, num_registers - first, program.inputs)
+        return found, matrices[:, :first]
 
 
 class Outcome(NamedTuple):
@@ -263,16 +275,20 @@ class Outcome(NamedTuple):
 
 
 def scan(
-    structure: Structure, rows: tuple[jax.Array, ...], denoiser: Denoiser, position: jax.Array,
+    structure: Structure, rows: tuple[Any, ...], denoiser: Denoiser, position: jax.Array,
     draw: Callable[[jax.Array, jax.Array], jax.Array], trajectory: bool,
 ) -> tuple[jax.Array, Outcome]:  # fmt: skip
-    """Execute rows ``(matrices, half_log_snr, noise)`` from ``position`` at unit variance."""
+    """Execute rows ``(matrices, half_log_snr, noise, slots)`` from ``position`` at unit variance.
+
+    A prediction is stored before anything is computed from it: nothing that the compiled loop
+    writes over is then read any more, and it copies nothing.
+    """
     num = len(structure.columns)
     zeros = jnp.zeros_like(position)
 
     def step(carry: Any, inputs: Any) -> Any:
-        registers, num_calls, failed_at, row = carry
-        matrix, half_log_snr, piece = inputs
+        registers, stored, num_calls, failed_at, row = carry
+        matrix, half_log_snr, piece, slot = inputs
         if DERIVATIVE in structure.inputs:
             data, derivative = denoiser.derivative(registers[0], half_log_snr)
             seen = {DATA: data, DERIVATIVE: derivative}
@@ -283,11 +299,13 @@ def scan(
         event_axes = tuple(range(1, position.ndim))
         is_finite = jnp.all(jnp.isfinite(seen[DATA]), event_axes)
         failed_at = jnp.where((failed_at < 0) & ~is_finite, row, failed_at)
+        if slot is not None:
+            stored = jax.lax.dynamic_update_index_in_dim(stored, seen[DATA], slot, 0)
         if NOISE in structure.inputs:
             seen[NOISE] = draw(row, piece)
         if ONE in structure.inputs:
             seen[ONE] = jnp.ones_like(position)
-        columns = (*registers, *(seen[name] for name in structure.inputs))
+        columns = (*registers, *stored, *(seen[name] for name in structure.inputs))
 
         def register(index: int) -> jax.Array:
             used = structure.columns[index]
@@ -299,12 +317,13 @@ def scan(
 
         after = tuple(register(index) for index in range(num))
         kept = registers[0] if trajectory else None
-        return (after, num_calls, failed_at, row + 1), kept
+        return (after, stored, num_calls, failed_at, row + 1), kept
 
     failed_at = jnp.full(position.shape[:1], -1, jnp.int32)
     none = jnp.zeros((), jnp.int32)
-    carry = ((position, *[zeros] * (num - 1)), none, failed_at, none)
-    (registers, num_calls, failed_at, _), positions = jax.lax.scan(step, carry, rows)
+    stored = jnp.zeros((structure.num_stored, *position.shape), position.dtype)
+    carry = ((position, *[zeros] * (num - 1)), stored, none, failed_at, none)
+    (registers, _, num_calls, failed_at, _), positions = jax.lax.scan(step, carry, rows)
     return registers[0], Outcome(num_calls, failed_at, positions)
 
 

@@ -29,7 +29,7 @@ from shoal.sampling.core import _checks
 from shoal.sampling.core.multistep import exponential_weights, phi
 from shoal.sampling.diffusion import startup
 from shoal.sampling.diffusion.exponential import Rule, advance, order_at
-from shoal.sampling.diffusion.program import Program, Tape
+from shoal.sampling.diffusion.program import Expression, Program, Tape
 from shoal.sampling.diffusion.solver import LinearSolver, Steps
 
 VARIANTS = ("bh2", "bh1", "vary")
@@ -51,18 +51,19 @@ class UniPC(LinearSolver):
         tape = Tape()
         integrate = functools.partial(advance, self.form)
         points = startup.first_points(tape, clock, self.order, num_sweeps, integrate)
-        x = start = points[0].position if points else tape.start
-        order = 0
+        x = points[0].position if points else tape.start
+        start, order = x, 0
         for i in range(max(len(points) - 1, 0), len(clock) - 1):
             if i >= len(points):
                 here, before = tape.evaluate(x, clock[i]), clock[i - 1]
+                start = here.position
                 # Over an infinite step there is no polynomial to correct with.
                 if i and self.corrector is not None and np.isfinite(before):
-                    through = [*points[:order], here]
-                    start = advance(self.form, start, before, clock[i], through, self.corrector)
-                    start = tape.keep(start, "corrected")
-                else:
-                    start = here.position
+                    # Predictor and corrector begin alike, so what they differ by need not know
+                    # where: nothing but predictions is remembered.
+                    add = functools.partial(advance, self.form, Expression({}), before, clock[i])
+                    seen = points[:order]
+                    start = start + add([*seen, here], self.corrector) - add(seen, self.predictor)
                 points.insert(0, here)
             order = order_at(i, len(clock) - 1, self.order, lower_order_final)
             x = advance(self.form, start, clock[i], clock[i + 1], points[:order], self.predictor)

@@ -21,7 +21,7 @@ BUGS = (
         (
             "UniPC: the step begins where the predictor led, not where the corrector did",
             UNIPC,
-            'start = tape.keep(start, "corrected")',
+            "start = start + add([*seen, here], self.corrector) - add(seen, self.predictor)",
             "start = here.position",
         ),
         (
@@ -33,8 +33,8 @@ BUGS = (
         (
             "UniPC: the corrector takes one point more than the predictor took",
             UNIPC,
-            "[*points[:order], here]",
-            "[*points[: order + 1], here]",
+            "add([*seen, here]",
+            "add([*points[: order + 1], here]",
         ),
     ),
     *found_by(

@@ -81,12 +81,17 @@ def test_scan_executes_what_was_recorded():
 
 
 def test_few_registers_for_few_points():
-    """What is no longer used makes room: position and two earlier predictions for order 3."""
-    from shoal.sampling.diffusion import dpm_solver_pp
+    """What is no longer used makes room, and stays where it is until then."""
+    from shoal.sampling.diffusion import ddim, dpm_solver_pp, unipc
 
-    program = dpm_solver_pp(3).program(targets.steps("logsnr"), 12, True)
-    assert program.matrices.shape == (12, 3, 4)
+    make = lambda solver: solver.program(targets.steps("logsnr"), 12, True)
+    program = make(dpm_solver_pp(3))
+    assert program.matrices.shape == (12, 4, 5)
     assert program.inputs == ("data",)
+    assert program.slots[:9].tolist() == [1, 2, 3] * 3
+    # A corrected position is not remembered, only the predictions that correct it.
+    assert make(unipc(3)).slots[:8].tolist() == [1, 2, 3, 4] * 2
+    assert make(ddim()).matrices.shape == (12, 1, 2)
 
 
 def test_the_first_call_is_where_the_run_starts():
