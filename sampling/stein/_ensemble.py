@@ -101,7 +101,8 @@ class Ensemble(NamedTuple):
     Attributes
     ----------
     points
-        Raveled particles ``(n, d)``, in the set where there is a mirror map.
+        Raveled particles ``(n, d)``, in the set where there is a mirror map; in the dual space for
+        a method that `sees_dual`.
     dual
         ``(n, k)``: the coordinates that are moved; the points themselves without a mirror map.
     score
@@ -200,6 +201,8 @@ class Method:
         ``check(points)`` raises for a start, ``(n, d)``, that the method cannot use.
     memory
         ``memory(points)`` is the memory at the start; None for a method that keeps none.
+    sees_dual
+        Whether the points of the ensemble, and with them kernel and bandwidth, are the dual ones.
     """
 
     direction: Callable[[jax.Array, Ensemble], Direction]
@@ -209,6 +212,7 @@ class Method:
     project: Callable[[jax.Array], jax.Array] | None = None
     check: Callable[[jax.Array], None] | None = None
     memory: Callable[[jax.Array], Any] | None = None
+    sees_dual: bool = False
 
     def algorithm(self, log_density: LogDensity) -> Algorithm:
         """Return the algorithm that moves particles towards a log density.
@@ -243,7 +247,7 @@ class Method:
             score,
             jnp.ones(len(points), bool),
             self.optimizer.init(points if dual is None else dual),
-            self.bandwidth.start(points),
+            self.bandwidth.start(dual if self.sees_dual else points),
             None if self.memory is None else self.memory(points),
             jnp.zeros((), jnp.int32),
         )
@@ -295,7 +299,7 @@ class Method:
     def _ensemble(
         self, state: SteinState, points: jax.Array, dual: jax.Array, *of_target: Any
     ) -> Ensemble:
-        parked = park_dead(points, state.alive)
+        parked = park_dead(dual if self.sees_dual else points, state.alive)
         return Ensemble(
             parked,
             dual,
