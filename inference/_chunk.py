@@ -1,6 +1,7 @@
 """One chunk of a run: the compiled loop over steps, on one device or over a mesh."""
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -235,13 +236,16 @@ def _loop(program: Program, algorithm: Any, scalars: Any, carry: Any) -> tuple[A
 
 def _particles(place: Placement, info: Any) -> jax.Array:
     """Index of the particle that each status code is of; -1 where it only fills up."""
-    size = info.status.size if hasattr(info, "status") else 0
+    shape = info.status.shape if hasattr(info, "status") else (0,)
+    size = math.prod(shape)
     particles = jnp.arange(size, dtype=jnp.int32)
     if place.mesh is None:
         return particles
+    # An independent particle may be an ensemble, with a code for each of its members.
+    width = math.prod(shape[1:])
     if place.is_independent:
         particles = particles + size * jax.lax.axis_index(place.axis)
-    return jnp.where(particles < place.num, particles, -1)
+    return jnp.where(particles < place.num * width, particles, -1)
 
 
 def _laid_out(place: Placement, state: Any) -> Any:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from shoal._version import __version__
 from shoal.inference import bias, checkpoint as checkpoint_file
+from shoal.inference._draw_ensembles import move_ensembles, statistics
 from shoal.inference._journal import Checkpoint, warn_unsaved
 from shoal.inference._work import Finished
 from shoal.inference.chains import Chains, Step, broadcast
@@ -19,7 +20,7 @@ from shoal.inference.failures import no_failures
 from shoal.inference.gradients import GradientCost, gradient_cost
 from shoal.inference.result import Result
 from shoal.inference.run import run
-from shoal.inference.samplers import as_sampler, name_of
+from shoal.inference.samplers import as_sampler, is_ensemble, name_of
 from shoal.inference.warmup import make_warmup, tune_mclmc
 from shoal.sampling.core.algorithm import Status
 
@@ -50,7 +51,7 @@ class Plan(NamedTuple):
     sampler
         As it was given: ours, a BlackJAX algorithm or a name.
     positions
-        Unconstrained starts, leading chain axis.
+        Unconstrained starts, leading chain axis; for ensembles a particle axis follows.
     options
         `Options`.
     """
@@ -60,6 +61,17 @@ class Plan(NamedTuple):
     sampler: Any
     positions: Any
     options: Options
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether positions have a particle axis after that of the chains."""
+        return is_ensemble(self.sampler)
+
+    @property
+    def first(self) -> Any:
+        """The first start of all."""
+        index = (0, 0) if self.is_ensemble else (0,)
+        return jax.tree.map(lambda leaf: leaf[index], self.positions)
 
 
 class Conduct(NamedTuple):
@@ -82,6 +94,8 @@ class Conduct(NamedTuple):
 
 def draw(plan: Plan, conduct: Conduct) -> tuple[Result, list[str]]:
     """Draw what a plan says; return it with what deserves attention, in sentences."""
+    if plan.is_ensemble:
+        return _draw_ensembles(plan, conduct)
     options = plan.options
     _, key_init, key_warmup, key_run = split_key(plan.key)
     kernel, own_target = as_sampler(plan.sampler, plan.positions)
@@ -101,6 +115,34 @@ def draw(plan: Plan, conduct: Conduct) -> tuple[Result, list[str]]:
     )  # fmt: skip
     result = _collect(plan, chains, finished, warm, cost)
     return result, _problems(finished, warm, options.num_chains)
+
+
+def _draw_ensembles(plan: Plan, conduct: Conduct) -> tuple[Result, list[str]]:
+    """Draw with an ensemble method: the particles after all steps are the draws."""
+    options = plan.options
+    _, *keys, _ = split_key(plan.key)
+    state, finished, num_gradients = move_ensembles(
+        plan.sampler, plan.target, plan.positions, (keys[0], keys[1]), options.num_warmup,
+        {**conduct.phase("sampling"), "describe": None},
+    )  # fmt: skip
+    stats, log_weights = statistics(plan.target, state, state.position)
+    problems = list(finished.problems)
+    if finished.outcome == "interrupted":
+        problems.append(f"interrupted after {finished.num_steps} of {options.num_warmup} steps")
+    posterior = constrain_draws(plan.target, state.position)
+    result = Result(
+        posterior={name: np.asarray(leaf) for name, leaf in posterior.items()},
+        sample_stats=stats,
+        log_weights=log_weights,
+        outcome="interrupted" if finished.outcome == "interrupted" else "completed",
+        num_gradients=num_gradients,
+        num_gradients_warmup=options.num_chains * options.num_samples,
+        status=finished.failures.by_name(),
+        parameters=jax.tree.map(np.asarray, plan.sampler.parameters),
+        target=plan.target,
+        attributes=_attributes(plan, 0.0, finished.seconds, finished.compile_seconds),
+    )
+    return result, problems
 
 
 def split_key(key: jax.Array) -> jax.Array:
@@ -241,18 +283,28 @@ def _collect(
         parameters=jax.tree.map(np.asarray, chains.sampler.parameters),
         target=plan.target,
         bias=bias.estimate(positions, *scores) if scores else None,
-        attributes={
-            "inference_library": "shoal",
-            "inference_library_version": __version__,
-            "sampler": name_of(plan.sampler),
-            "num_warmup": plan.options.num_warmup,
-            "thin": plan.options.thin,
-            "key": str(jax.random.key_data(plan.key).tolist()),
-            "warmup_time": warm.seconds if warm else 0.0,
-            "sampling_time": finished.seconds,
-            "compile_time": finished.compile_seconds + (warm.compile_seconds if warm else 0.0),
-        },
+        attributes=_attributes(
+            plan,
+            warm.seconds if warm else 0.0,
+            finished.seconds,
+            finished.compile_seconds + (warm.compile_seconds if warm else 0.0),
+        ),
     )
+
+
+def _attributes(plan: Plan, warmup: float, sampling: float, compiling: float) -> dict[str, Any]:
+    """Return facts for the record; the last three are seconds."""
+    return {
+        "inference_library": "shoal",
+        "inference_library_version": __version__,
+        "sampler": name_of(plan.sampler),
+        "num_warmup": plan.options.num_warmup,
+        "thin": plan.options.thin,
+        "key": str(jax.random.key_data(plan.key).tolist()),
+        "warmup_time": warmup,
+        "sampling_time": sampling,
+        "compile_time": compiling,
+    }
 
 
 @eqx.filter_jit

@@ -187,15 +187,20 @@ def read(
             f"the sampler of the run in {directory} is none of this package: give it, "
             "resume(folder, sampler=...)"
         )
-    _check_accepted(target, there.positions, path)
-    return Plan(there.key, target, sampler, there.positions, options), model
+    plan = Plan(there.key, target, sampler, there.positions, options)
+    if plan.is_ensemble and options != there.options:
+        raise ValueError(
+            f"num_samples={num_samples}: the run in {directory} is of ensembles of "
+            f"{there.options.num_samples} particles each, which cannot change; leave it out"
+        )
+    _check_accepted(plan, path)
+    return plan, model
 
 
-def _check_accepted(target: Target, positions: Any, path: Path) -> None:
+def _check_accepted(plan: Plan, path: Path) -> None:
     """Raise unless the target takes one of the positions, without computing anything."""
-    first = jax.tree.map(lambda leaf: leaf[0], positions)
     try:
-        eqx.filter_eval_shape(target.log_density, first)
+        eqx.filter_eval_shape(plan.target.log_density, plan.first)
     except Exception as error:
         raise ForeignCheckpoint(
             f"{path}: the model does not take the positions stored there "
@@ -261,9 +266,8 @@ def _require(condition: Any, what: str) -> None:
 
 def _probe(plan: Plan) -> jax.Array:
     """Log densities at eight points around the first start, fixed by the key."""
-    first = jax.tree.map(lambda leaf: leaf[0], plan.positions)
     ids = jnp.arange(_NUM_PROBES)
-    leaves, structure = jax.tree.flatten(first)
+    leaves, structure = jax.tree.flatten(plan.first)
     moves = [normal(plan.key, ids, i, leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)]
     points = [leaf + 0.1 * move for leaf, move in zip(leaves, moves, strict=True)]
     return _log_densities(plan.target, jax.tree.unflatten(structure, points))

@@ -21,7 +21,13 @@ from shoal.inference._recipe import Model
 from shoal.inference.interruption import Interruption
 from shoal.inference.progress import Progress
 from shoal.inference.result import Result
-from shoal.inference.starts import as_target, initial_positions, usable_starts
+from shoal.inference.samplers import is_ensemble
+from shoal.inference.starts import (
+    as_target,
+    ensemble_positions,
+    initial_positions,
+    usable_starts,
+)
 from shoal.sampling.core._checks import real_parameter
 from shoal.sampling.core.random import check_key
 
@@ -81,12 +87,14 @@ def sample(
         Arguments of a NumPyro model. Arrays are arguments of the compiled program: other data of
         the same shape compile nothing.
     num_chains
-        Number of independent chains, run side by side.
+        Number of independent chains, run side by side. With an ensemble method (``stein.svgd()``
+        and its kin, ``langevin.ensemble.aldi()``) each chain is an ensemble of its own.
     num_warmup
         Steps before the draws. They tune step size and metric where the sampler has them; 0 uses
-        the sampler's parameters as they are.
+        the sampler's parameters as they are. Of an ensemble method these are all its steps.
     num_samples
-        Draws to keep from each chain.
+        Draws to keep from each chain. With an ensemble method: the number of particles of each
+        ensemble, whose positions after the last step are the draws.
     thin
         Keep every ``thin``-th step.
     init
@@ -94,7 +102,8 @@ def sample(
         again until density and gradient are finite) or a dict of values on the constrained space,
         of one point or with a leading chain axis; sites left out start at random. For a log
         density: a position with a leading chain axis, one position for all chains, or a function
-        ``init(key) -> position`` that is called for every chain.
+        ``init(key) -> position`` that is called for every chain. Of an ensemble method every
+        particle needs a start: leading axes ``(num_chains, num_samples)``, or a function.
     tune_metric
         ``"diagonal"``, ``"dense"`` or None, for samplers with a metric (``metric`` in ours,
         ``inverse_mass_matrix`` in BlackJAX's).
@@ -162,11 +171,18 @@ def sample(
     folder = as_checkpoint(checkpoint)
     target = as_target(model, args, kwargs, init)
     key_starts = split_key(key)[0]
-    positions = initial_positions(target, init, num_chains, key_starts)
     # Ids of chains are not negative, so that this key is none of theirs.
     key_choice = jax.random.fold_in(key_starts, jnp.int32(-1))
-    positions, remarks = usable_starts(target, positions, bad_starts, key_choice)
-    num_chains = len(jax.tree.leaves(positions)[0])
+    if is_ensemble(sampler):
+        _check_ensemble(thin, bad_starts)
+        positions = ensemble_positions(target, init, num_chains, num_samples, key_starts)
+        positions, remarks = usable_starts(target, positions, bad_starts, key_choice)
+        split = lambda leaf: leaf.reshape(num_chains, num_samples, *leaf.shape[1:])
+        positions = jax.tree.map(split, positions)
+    else:
+        positions = initial_positions(target, init, num_chains, key_starts)
+        positions, remarks = usable_starts(target, positions, bad_starts, key_choice)
+        num_chains = len(jax.tree.leaves(positions)[0])
     options = Options(num_chains, num_warmup, num_samples, thin, tune_metric, target_acceptance)
     plan = Plan(key, target, sampler, positions, options)
     return _conduct(
@@ -268,6 +284,18 @@ def _conduct(
     if problems and on_failure != "ignore":
         warnings.warn("; ".join(problems), SamplingWarning, stacklevel=3)
     return result
+
+
+def _check_ensemble(thin: int, bad_starts: str) -> None:
+    if thin != 1:
+        raise ValueError(
+            f"thin must be 1 for an ensemble, whose draws are its particles after num_warmup steps;"
+            f" got {thin}"
+        )
+    if bad_starts == "drop":
+        raise ValueError(
+            "bad_starts='drop' would leave ensembles of different sizes: take 'resample'"
+        )
 
 
 def _check_numbers(lowest: int = 1, **numbers: Any) -> None:

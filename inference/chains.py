@@ -76,8 +76,7 @@ class Chains(eqx.Module):
         """Advance every chain by one step; chain i uses the key ``fold_in(key, ids[i])``."""
 
         def one(sampler: Sampler, key: jax.Array, state: Any) -> tuple[Any, Step]:
-            new, info = sampler(self.target.log_density).step(key, state)
-            return _guard(state, new, info)
+            return guarded_step(sampler, self.target, key, state)
 
         return jax.vmap(one)(self.sampler, particle_keys(key, self.ids), states)
 
@@ -94,6 +93,12 @@ def log_density_of(state: Any) -> jax.Array:
         if hasattr(state, name):
             return getattr(state, name)
     return jnp.asarray(jnp.nan)
+
+
+def guarded_step(sampler: Sampler, target: Any, key: jax.Array, state: Any) -> tuple[Any, Step]:
+    """Advance one chain, or one ensemble, whose statuses are then those of its particles."""
+    new, info = sampler(target.log_density).step(key, state)
+    return _guard(state, new, info)
 
 
 def _guard(old: Any, new: Any, info: Any) -> tuple[Any, Step]:

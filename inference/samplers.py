@@ -47,6 +47,11 @@ def as_sampler(sampler: Any, positions: Any) -> tuple[Sampler, float | None]:
     )
 
 
+def is_ensemble(sampler: Any) -> bool:
+    """Whether a sampler moves ensembles of particles."""
+    return isinstance(sampler, Sampler) and sampler.is_ensemble
+
+
 def name_of(sampler: Any) -> str:
     """Return what to call a sampler in a report."""
     if isinstance(sampler, str):

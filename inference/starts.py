@@ -67,6 +67,36 @@ def initial_positions(target: Target, init: Any, num_chains: int, key: jax.Array
     return positions
 
 
+def ensemble_positions(
+    target: Target, init: Any, num_chains: int, num_particles: int, key: jax.Array
+) -> Any:
+    """Return unconstrained starts of all particles, chain after chain, ``(num_chains * n, ...)``.
+
+    Given positions may have leading axes ``(num_chains, num_particles)``, or one for both.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``init`` does not fit, or all particles of a chain would start in one place.
+    """
+    leaves = [] if init is None or callable(init) else jax.tree.leaves(init)
+    if leaves and all(np.shape(leaf)[:2] == (num_chains, num_particles) for leaf in leaves):
+        merge = lambda leaf: jnp.reshape(jnp.asarray(leaf), (-1, *np.shape(leaf)[2:]))
+        init = jax.tree.map(merge, init)
+    positions = initial_positions(target, init, num_chains * num_particles, key)
+    rows = [
+        np.reshape(leaf, (num_chains, num_particles, -1)) for leaf in jax.tree.leaves(positions)
+    ]
+    together = np.all([(row == row[:, :1]).all(axis=(1, 2)) for row in rows], axis=0)
+    if num_particles > 1 and together.any():
+        raise ValueError(
+            f"init puts all {num_particles} particles of chain {np.argmax(together)} in one place, "
+            "where they would stay together: give every particle a start, such as a function "
+            "init(key) that draws one"
+        )
+    return positions
+
+
 def usable_starts(
     target: Target, positions: Any, bad_starts: str, key: jax.Array
 ) -> tuple[Any, list[str]]:

@@ -109,7 +109,7 @@ def svgd(
     if project is not None:
         check_callable("project", project)
     return make_sampler(
-        _build,
+        _build_svgd,
         {"kernel": kernel, "bandwidth": bandwidth},
         {"kernel": check_kernel, "bandwidth": check_bandwidth},
         options=(
@@ -123,7 +123,7 @@ def svgd(
     )
 
 
-def _build(
+def _build_svgd(
     log_density: LogDensity,
     kernel: Kernel,
     bandwidth: Bandwidth,
