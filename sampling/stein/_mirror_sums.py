@@ -62,12 +62,9 @@ def mirror_hessians(mirror: MirrorMap, points: jax.Array) -> Hessians:
     )
 
 
-def matrix_hessians(matrices: jax.Array) -> Hessians:
-    """Take positive definite matrices ``(n, d, d)`` for Hessians; they are held with inverses."""
+def matrix_hessians(matrices: jax.Array, inverses: jax.Array) -> Hessians:
+    """Take positive definite matrices ``(n, d, d)`` for Hessians."""
     num, dim, _ = matrices.shape
-    factors = jnp.linalg.cholesky(matrices)
-    eye = jnp.broadcast_to(jnp.eye(dim, dtype=matrices.dtype), matrices.shape)
-    inverses = jax.vmap(lambda f, b: jax.scipy.linalg.cho_solve((f, True), b))(factors, eye)
     rows = inverses.reshape(num, dim * dim)
     highest = jax.lax.Precision.HIGHEST
     product = lambda a, b: jnp.einsum("nab,nb->na", a, b, precision=highest)
