@@ -118,7 +118,9 @@ class EmpiricalMean(eqx.Module):
         return flat, jnp.asarray(sigma, x.dtype) ** 2, self.bandwidth.astype(x.dtype) ** 2
 
 
-def empirical(data: Any, bandwidth: float = 0.0, *, block_size: int | None = None) -> Denoiser:
+def empirical(
+    data: Any, bandwidth: float = 0.0, *, block_size: int | None = None
+) -> Denoiser[EmpiricalMean]:
     """Return the exact denoiser of a data set, a softmax-weighted mean over all its points.
 
     A call visits the matrix of all pairs a tile at a time, so that its memory is that of the data

@@ -142,7 +142,7 @@ class MixtureMean(eqx.Module):
         return jnp.log(self.weights) - log_volume - 0.5 * jnp.sum(white**2, axis=2)
 
 
-def gaussian(mean: Any, cov: Any = 1.0) -> Denoiser:
+def gaussian(mean: Any, cov: Any = 1.0) -> Denoiser[MixtureMean]:
     """Return the exact denoiser of Gaussian data.
 
     ``E[x_0 | x] = mean + cov (cov + sigma²)⁻¹ (x - mean)``, linear in x.
@@ -189,7 +189,7 @@ def gaussian(mean: Any, cov: Any = 1.0) -> Denoiser:
     return _denoiser(np.ones(1), point.reshape(1, dim), matrix[None], "cov", dtype)
 
 
-def gaussian_mixture(weights: Any, means: Any, covs: Any) -> Denoiser:
+def gaussian_mixture(weights: Any, means: Any, covs: Any) -> Denoiser[MixtureMean]:
     """Return the exact denoiser of data from a mixture of Gaussians.
 
     Parameters
@@ -264,7 +264,7 @@ def largest_ratio(dtype: Any, dim: int) -> float:
     return math.sqrt(float(jnp.finfo(dtype).max) ** 0.75 / dim)
 
 
-def _denoiser(weights: Any, means: Any, covs: Any, name: str, dtype: Any) -> Denoiser:
+def _denoiser(weights: Any, means: Any, covs: Any, name: str, dtype: Any) -> Denoiser[MixtureMean]:
     """Build the denoiser from values on the host; ``covs`` is ``(k,)``, ``(k, d)`` or more."""
     axes = None
     if covs.ndim == 3:

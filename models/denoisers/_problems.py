@@ -3,11 +3,11 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
-from shoal.models.denoisers._mixture import gaussian_mixture
+from shoal.models.denoisers._mixture import MixtureMean, gaussian_mixture
 from shoal.sampling.core.denoiser import Denoiser
 
 
-def digits_mixture() -> Denoiser:
+def digits_mixture() -> Denoiser[MixtureMean]:
     """Return the denoiser of one Gaussian for each of the ten digits of scikit-learn, 64 numbers.
 
     Of all 1797 images ``x / 8 - 1`` with pixels between -1 and 1, each class has its mean, its
@@ -27,7 +27,7 @@ def digits_mixture() -> Denoiser:
     )
 
 
-def ring_mixture() -> Denoiser:
+def ring_mixture() -> Denoiser[MixtureMean]:
     """Return the denoiser of eight equal modes on the unit circle, of standard deviation 0.1.
 
     Examples

@@ -13,7 +13,7 @@ variance; the conversion happens here and nowhere else.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import equinox as eqx
 import jax
@@ -23,9 +23,10 @@ from shoal.sampling.core import _checks
 from shoal.sampling.core.schedules import Schedule, VariancePreserving, unit_scales
 
 PREDICTIONS = ("data", "noise", "velocity", "flow", "score")
+F = TypeVar("F", bound=Callable[[jax.Array, jax.Array], jax.Array])
 
 
-class Denoiser(eqx.Module):
+class Denoiser(eqx.Module, Generic[F]):
     """A function that predicts the data from noisy data, in one of five forms.
 
     Parameters
@@ -54,7 +55,7 @@ class Denoiser(eqx.Module):
     Array([[0.5, 0.5]], dtype=float32)
     """
 
-    fn: Callable[[jax.Array, jax.Array], jax.Array]
+    fn: F
     prediction: str = eqx.field(static=True, default="noise")
     schedule: Schedule | None = eqx.field(static=True, default=None)
     num_calls: int = eqx.field(static=True, default=1)
@@ -77,7 +78,7 @@ class Denoiser(eqx.Module):
                 f'{type(self.schedule).__name__}; of straight paths the velocity is "flow"'
             )
 
-    def on(self, schedule: Schedule) -> "Denoiser":
+    def on(self, schedule: Schedule) -> "Denoiser[F]":
         """Return the denoiser for use on ``schedule``: its own stays, if it has one."""
         if self.schedule is not None:
             return self

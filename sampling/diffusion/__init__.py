@@ -1,7 +1,7 @@
 """Diffusion: noise schedules, solvers that carry noise to data, guidance, search over solvers."""
 
 from shoal.sampling.core.schedules import edm, flow, ve, vp_cosine, vp_discrete, vp_linear
-from shoal.sampling.diffusion import guidance
+from shoal.sampling.diffusion import grids, guidance
 from shoal.sampling.diffusion._decisions import (
     SolverSchedule,
     Step,
@@ -52,6 +52,7 @@ __all__ = [
     "flow",
     "genie",
     "ghvb",
+    "grids",
     "guidance",
     "heavy_ball",
     "heun",

@@ -23,7 +23,29 @@ Rule: TypeAlias = Callable[[Schedule, int], np.ndarray]
 
 
 def power(exponent: float) -> Rule:
-    """Space t^(1 / exponent) evenly: 1 is ``"uniform"``, 2 is ``"quadratic"``."""
+    """Space t^(1 / exponent) evenly: 1 is ``"uniform"``, 2 is ``"quadratic"``.
+
+    Parameters
+    ----------
+    exponent
+        The larger, the more points where there is little noise.
+
+    Returns
+    -------
+    Rule
+        For ``grid`` of `solve`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not a finite number > 0.
+
+    Examples
+    --------
+    >>> from shoal.sampling.diffusion import edm
+    >>> np.exp(-power(2.0)(edm(1.0, 9.0), 2)).round(3)
+    array([9., 4., 1.])
+    """
     exponent = _positive("exponent", exponent)
 
     def rule(schedule: Schedule, num: int) -> np.ndarray:
@@ -36,7 +58,29 @@ def power(exponent: float) -> Rule:
 
 
 def karras(rho: float = 7.0) -> Rule:
-    """Space (sigma / alpha)^(1 / rho) evenly (Karras et al. 2022, eq. 5)."""
+    """Space (sigma / alpha)^(1 / rho) evenly (Karras et al. 2022, eq. 5).
+
+    Parameters
+    ----------
+    rho
+        The larger, the more points where there is little noise; published and ``"karras"``: 7.
+
+    Returns
+    -------
+    Rule
+        For ``grid`` of `solve`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not a finite number > 0.
+
+    Examples
+    --------
+    >>> from shoal.sampling.diffusion import edm
+    >>> np.exp(-karras(2.0)(edm(1.0, 9.0), 2)).round(3)
+    array([9., 4., 1.])
+    """
     rho = _positive("rho", rho)
 
     def rule(schedule: Schedule, num: int) -> np.ndarray:
@@ -47,7 +91,29 @@ def karras(rho: float = 7.0) -> Rule:
 
 
 def polynomial(exponent: float) -> Rule:
-    """Put λ at (i / N)^exponent of the way from the noise: 1 is ``"logsnr"``."""
+    """Put λ at (i / N)^exponent of the way from the noise: 1 is ``"logsnr"``.
+
+    Parameters
+    ----------
+    exponent
+        The larger, the more points where there is much noise.
+
+    Returns
+    -------
+    Rule
+        For ``grid`` of `solve`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not a finite number > 0.
+
+    Examples
+    --------
+    >>> from shoal.sampling.diffusion import edm
+    >>> polynomial(2.0)(edm(1.0, np.exp(4.0)), 2).round(3) + 0.0
+    array([-4., -3.,  0.])
+    """
     exponent = _positive("exponent", exponent)
 
     def rule(schedule: Schedule, num: int) -> np.ndarray:

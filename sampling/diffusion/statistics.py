@@ -108,7 +108,7 @@ _PAIRS = np.array([(0, 0), (0, 1), (1, 1), (0, 2), (1, 2)]).T
 
 
 def estimate_statistics(
-    key: jax.Array, denoiser: Denoiser, schedule: Schedule, samples: jax.Array, *,
+    key: jax.Array, denoiser: Denoiser, schedule: Schedule, samples: jax.Array | np.ndarray, *,
     num_points: int = 120, batch_size: int = 256, num_probes: int = 1, average: bool = False,
     axes: str = "entries",
 ) -> Statistics:  # fmt: skip
