@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Result as Result,
         Target as Target,
         enable_compilation_cache as enable_compilation_cache,
+        generate as generate,
         sample as sample,
     )
     from shoal.sampling import (
@@ -28,7 +29,13 @@ else:
         __name__,
         {
             "shoal": ["inference", "models", "sampling"],
-            "shoal.inference": ["Result", "Target", "enable_compilation_cache", "sample"],
+            "shoal.inference": [
+                "Result",
+                "Target",
+                "enable_compilation_cache",
+                "generate",
+                "sample",
+            ],
             "shoal.sampling": ["core", "diffusion", "langevin", "stein"],
         },
     )

@@ -102,19 +102,27 @@ def generate(options: argparse.Namespace) -> int:
     _hush_compiler(options)
     _check_out(options.out)
     with Interruption() as interruption:
-        from shoal.inference import _generate_digits
+        from shoal.inference import GenerationWarning, _generate_digits
 
         if not _generate_digits.can_write(options.out):
             raise UsageError(f"--out {options.out}: the name must end in .png, .pdf, .svg or .npz")
         _prepare(options, interruption)
         order = _generate_digits.Order(
             options.solver, options.steps, options.num, options.label, options.guidance,
-            options.grid, options.seed, options.out,
+            options.grid, options.seed, options.out, options.checkpoint,
         )  # fmt: skip
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *place: _say(options, message)
+        if options.checkpoint is not None:
+            from shoal.inference._lock import Lock
+
+            with _named("--checkpoint", options.checkpoint), Lock(options.checkpoint):
+                pass
+        with _readable_complaints(options):
+            warnings.simplefilter("always", GenerationWarning)
             outcome = _generate_digits.generate_digits(order, progress=not options.quiet)
-    return INTERRUPTED if outcome == "interrupted" else 0
+    if outcome != "interrupted":
+        return 0
+    _say_how_to_continue(options)
+    return INTERRUPTED
 
 
 def summary(options: argparse.Namespace) -> int:
@@ -143,11 +151,19 @@ def plot(options: argparse.Namespace) -> int:
     return 0
 
 
-def how_to_continue(folder: Path | None) -> str:
+def how_to_continue(options: argparse.Namespace) -> str:
     """Return the command that continues the run of a folder; empty if there is none."""
-    if folder is None or not (folder / "run.ckpt").is_file():
+    folder = getattr(options, "checkpoint", None)
+    if folder is None:
         return ""
-    return f"shoal resume {shlex.quote(str(folder))}"
+    if options.name == "generate":
+        return "the same command again" if any(folder.glob("state-*.ckpt")) else ""
+    return f"shoal resume {shlex.quote(str(folder))}" if (folder / "run.ckpt").is_file() else ""
+
+
+def _say_how_to_continue(options: argparse.Namespace) -> None:
+    if again := how_to_continue(options):
+        print(f"To continue: {again}", file=sys.stderr)
 
 
 def _check_out(path: Path) -> None:
@@ -263,9 +279,7 @@ def _finish(options: argparse.Namespace, result: "Result", order: "Order", total
     if not num_draws:
         said = f"before the first draw: {order.out} is not written"
     print(f"shoal {options.name}: interrupted {said}", file=sys.stderr)
-    again = how_to_continue(options.checkpoint)
-    if again:
-        print(f"To continue: {again}", file=sys.stderr)
+    _say_how_to_continue(options)
     return INTERRUPTED
 
 

@@ -158,7 +158,7 @@ def generate(
     Data that are normal with deviation 0.5:
 
     >>> import jax
-    >>> from shoal.inference import generate
+    >>> from shoal import generate
     >>> from shoal.sampling.core.denoiser import Denoiser
     >>> from shoal.sampling.diffusion import ddim, edm
     >>> denoiser = Denoiser(lambda x, t: x * 0.25 / (0.25 + t**2), "data")

@@ -37,6 +37,7 @@ class Order(NamedTuple):
     grid: str
     seed: int
     out: Path
+    checkpoint: Path | None = None
 
 
 class _Guided(eqx.Module):
@@ -71,6 +72,7 @@ def generate_digits(order: Order, progress: bool | Callable[..., Any] = True) ->
     generated = generate(
         key_samples, denoiser, schedule, solver, order.steps, digits_data()[0].shape[1:],
         num_samples=order.num, condition=labels, grid=order.grid, progress=progress,
+        checkpoint=order.checkpoint,
     )  # fmt: skip
     labels = labels[: len(generated.samples)]
     if not len(labels):

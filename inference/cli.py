@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         return _fail(options, error, 2)
     except KeyboardInterrupt:
-        again = _commands.how_to_continue(getattr(options, "checkpoint", None))
+        again = _commands.how_to_continue(options)
         code = _fail(options, f"interrupted{again and f'; to continue: {again}'}", INTERRUPTED)
         if arguments is None:
             _end_at_once(code)
@@ -189,6 +189,10 @@ def _add_generate(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )  # fmt: skip
     generate.add_argument("--grid", choices=GRIDS, default="logsnr", help="spacing of the steps")
     generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument(
+        "--checkpoint", type=Path, metavar="DIR",
+        help="folder to save the run to, batch by batch; the same command continues it",
+    )  # fmt: skip
     generate.add_argument(
         "--out", type=Path, default=Path("grid.png"),
         help="file to write (grid.png): a picture, or with .npz the images as arrays",

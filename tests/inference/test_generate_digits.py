@@ -1,12 +1,14 @@
 """``shoal generate digits``: from the command to the file."""
 
+import signal
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from shoal.inference import _generate_digits, cli, pictures
+from shoal.inference import _generate_digits, _work, cli, generate, pictures
+from shoal.inference.progress import Progress
 from shoal.models.denoisers import digits_network
 from shoal.sampling import diffusion
 
@@ -44,6 +46,36 @@ def test_guided_images_of_one_digit_as_arrays(
         assert np.abs(arrays["samples"]).max() < 1.5
 
 
+def test_the_same_command_continues_the_run_of_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(progress: Progress) -> None:
+        done.append(progress.done)
+        if len(done) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    done: list[int] = []
+    in_batches = lambda *words, **options: generate(
+        *words, **{**options, "progress": interrupt, "batch_size": 8}
+    )
+    monkeypatch.setattr(_work, "CHUNK_SECONDS", 0.0)  # one batch in every chunk
+    monkeypatch.setattr(_generate_digits, "generate", in_batches)
+    monkeypatch.chdir(tmp_path)
+    words = ("--solver", "ddim", "--guidance", "0", "--num", "30", "--checkpoint", "run")
+    assert command(*words, "--steps", "2", "--out", "a.npz") == 130
+    said = capsys.readouterr().err
+    assert "interrupted after 16 of 30 samples\n" in said
+    assert "To continue: the same command again\n" in said
+    assert command(*words, "--steps", "2", "--out", "b.npz") == 0
+    assert done == [1, 2, 3, 4]
+    first, whole = (np.load(name)["samples"] for name in ("a.npz", "b.npz"))
+    assert len(whole) == 30
+    np.testing.assert_array_equal(first, whole[:16])
+    capsys.readouterr()
+    assert command(*words, "--steps", "2", "--seed", "1", "--out", "b.npz") == 2
+    assert "run holds a run that differs from this one" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -52,6 +84,7 @@ def test_guided_images_of_one_digit_as_arrays(
         (("--steps", "0"), "--steps: must be at least 1, got 0"),
         (("--guidance", "nan"), "--guidance: must be a number of at least 0, got nan"),
         (("--out", "grid.txt"), "--out grid.txt: the name must end in .png, .pdf, .svg or .npz"),
+        (("--checkpoint", __file__), f"--checkpoint {__file__}: cannot make or use this folder"),
         (("--out", "nowhere/grid.png"), "--out nowhere/grid.png: there is no folder nowhere"),
     ],
 )
