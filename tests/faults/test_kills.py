@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 VICTIM = Path(__file__).with_name("victim.py")
+PATIENCE = 300.0
 
 
 class Row(NamedTuple):
@@ -60,19 +61,32 @@ class Victims:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self.child: int | None = None
 
     def start(self, case: str, name: str, **options: object) -> int:
         """Start a child; return its pid."""
         options.setdefault("cache", str(self.folder / "cache"))
         self.server.stdin.write(json.dumps([case, name, options]) + "\n")
         self.server.stdin.flush()
-        return int(self.server.stdout.readline())
+        self.child = int(self.server.stdout.readline())
+        return self.child
 
     def wait(self) -> int:
-        """Wait for the child to end; return its exit status, -9 if it was killed."""
-        return int(self.server.stdout.readline())
+        """Wait for the child to end; return its exit status, -9 if it was killed.
+
+        A child that does not end is killed, so that a test of it fails.
+        """
+        limit = threading.Timer(PATIENCE, kill, (self.child,))
+        limit.start()
+        status = int(self.server.stdout.readline())
+        limit.cancel()
+        self.child = None
+        return status
 
     def stop(self) -> None:
+        """End the server, and the child of a test that failed before it waited."""
+        if self.child is not None:
+            kill(self.child)
         self.server.communicate()
 
     def log(self) -> str:
