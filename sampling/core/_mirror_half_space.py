@@ -93,9 +93,15 @@ class HalfSpace(MirrorMap):
         return jax.lax.stop_gradient(above_zero(jnp.where(terms > 1, doubt, 0)))
 
     def _with_component(self, vectors: jax.Array, value: jax.Array) -> jax.Array:
-        """Replace n·v; the old one is taken off first, so that a small new one is not rounded."""
+        """Replace n·v.
+
+        The old one is taken off first, so that a small new one is not rounded away, and twice: once
+        leaves an error that is large where v is almost along n.
+        """
         normal, _ = self._plane(vectors.dtype)
-        return (vectors - _dot(normal, vectors) * normal) + value * normal
+        for _ in range(2):
+            vectors = vectors - _dot(normal, vectors) * normal
+        return vectors + value * normal
 
     def _scaled(self, vectors: jax.Array, factor: jax.Array) -> jax.Array:
         normal, _ = self._plane(vectors.dtype)
