@@ -121,7 +121,7 @@ BUGS = (
             "near = jnp.sum(_masked(keep, ",
             "near = jnp.sum(_masked(None, ",
         ),
-        ("weights of rows ignored", PAIRWISE, "dot(w, total[:, 0])", "jnp.sum(total[:, 0])"),
+        ("weights of rows ignored", PAIRWISE, "jnp.sum(w * total[:, 0])", "jnp.sum(total[:, 0])"),
     ),
     *found_by(
         TESTS,
