@@ -3,9 +3,13 @@
 from shoal.sampling.stein._ensemble import SteinInfo, SteinState
 from shoal.sampling.stein.annealed import annealed_svgd
 from shoal.sampling.stein.coin import coin_betting, coin_svgd
+from shoal.sampling.stein.grassmann import GrassmannMemory, grassmann_svgd
+from shoal.sampling.stein.matrix import matrix_svgd
 from shoal.sampling.stein.message_passing import message_passing_svgd
 from shoal.sampling.stein.mitosis import split
 from shoal.sampling.stein.msvgd import msvgd
+from shoal.sampling.stein.newton import svn
+from shoal.sampling.stein.projected import ProjectedMemory, projected_svgd
 from shoal.sampling.stein.random_batch import random_batch_svgd
 from shoal.sampling.stein.stochastic import stochastic_svgd
 from shoal.sampling.stein.svgd import svgd
@@ -13,18 +17,24 @@ from shoal.sampling.stein.svmd import svmd
 from shoal.sampling.stein.svng import gauss_newton, svng
 
 __all__ = [
+    "GrassmannMemory",
+    "ProjectedMemory",
     "SteinInfo",
     "SteinState",
     "annealed_svgd",
     "coin_betting",
     "coin_svgd",
     "gauss_newton",
+    "grassmann_svgd",
+    "matrix_svgd",
     "message_passing_svgd",
     "msvgd",
+    "projected_svgd",
     "random_batch_svgd",
     "split",
     "stochastic_svgd",
     "svgd",
     "svmd",
+    "svn",
     "svng",
 ]
