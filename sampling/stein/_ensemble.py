@@ -371,9 +371,11 @@ def stein_direction(
 
 def _check_apart(points: jax.Array) -> None:
     """Refuse particles that all coincide: they would never part."""
-    if isinstance(points, jax.core.Tracer) or len(points) == 1:
+    if len(points) == 1:
         return
-    if bool(bandwidths.collapsed(points)):
+    # In a program that is being traced, what is made of a constant is known no more.
+    coincide = bandwidths.collapsed(points)
+    if not isinstance(coincide, jax.core.Tracer) and bool(coincide):
         raise ValueError(
             f"position holds {len(points)} particles in one place, {points[0]}: they would move as "
             "one; draw them from a distribution that is wide enough"
