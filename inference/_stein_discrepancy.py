@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from shoal.inference._points import as_points
-from shoal.sampling.core import bandwidth, pairwise
+from shoal.sampling.core import bandwidth
 from shoal.sampling.core._checks import (
     check_entries,
     check_finite,
@@ -17,8 +17,8 @@ from shoal.sampling.core._checks import (
     real_scalar,
 )
 from shoal.sampling.core._kernel_algebra import Kernel
-from shoal.sampling.core._kernel_sums import dot
-from shoal.sampling.core._stein_sums import check_stein_kernel
+from shoal.sampling.core._stein_sums import check_stein_kernel, stein_kernel_sum
+from shoal.sampling.core._tiles import check_block_size
 from shoal.sampling.core.kernels import IMQ
 
 # Points whose median distance stands for that of all.
@@ -80,7 +80,7 @@ def ksd(
     Notes
     -----
     Liu, Lee and Jordan, "A kernelized Stein discrepancy for goodness-of-fit tests", ICML 2016,
-    theorem 3.6 and equation 14. Takes O(n² d) time and O(n d) memory. May be jitted and
+    theorem 3.6. Takes O(n² d) time and O(n d) memory. May be jitted and
     differentiated in samples, scores, weights and the kernel's parameters.
 
     It is blind to what scores do not tell. The weights of modes that are far apart hardly enter:
@@ -106,18 +106,15 @@ def ksd(
     if unbiased and len(x) < 2:
         raise ValueError(f"statistic='U' needs at least 2 samples, got {len(x)}")
     w = jnp.full(len(x), 1 / len(x), x.dtype) if weights is None else _normalised(weights, x)
-    means = pairwise.stein_kernel_matvec(
-        kernel, x, s, x, s, w, exclude_diagonal=unbiased, block_size=block_size
-    )
-    return dot(w, means) / (1 - jnp.sum(w**2)) if unbiased else dot(w, means)
+    mean = stein_kernel_sum(kernel, x, s, w, unbiased, check_block_size(block_size))
+    return mean / (1 - jnp.sum(w**2)) if unbiased else mean
 
 
 def with_scores(samples: Any, scores: Any) -> tuple[jax.Array, jax.Array]:
     """Return samples and their scores, both ``(n, d)``, finite and of one dtype; else raise."""
     x = as_points("samples", samples)
     if callable(scores):
-        s = scores_of("scores", scores, jnp.asarray(samples)).reshape(x.shape)
-        check_finite("the gradient of scores at samples", s)
+        s = scores_of("scores", scores, "samples", samples)
     else:
         s = real_array("scores", scores, tuple(samples.shape))
         check_finite("scores", s)
@@ -126,9 +123,16 @@ def with_scores(samples: Any, scores: Any) -> tuple[jax.Array, jax.Array]:
     return x.astype(dtype), s.astype(dtype)
 
 
-def scores_of(name: str, log_density: Callable[[Any], Any], points: jax.Array) -> jax.Array:
-    """Return the gradients of a log density, the argument ``name``, at points ``(n, ...)``."""
-    return jax.vmap(jax.grad(lambda x: real_scalar(name, log_density(x))))(points)
+def scores_of(name: str, log_density: Callable[[Any], Any], where: str, points: Any) -> jax.Array:
+    """Return the gradients ``(n, d)`` of the argument ``name`` at the points of ``where``.
+
+    Raises if it is not finite there.
+    """
+    density = lambda x: real_scalar(name, log_density(x))
+    values, gradients = jax.vmap(jax.value_and_grad(density))(jnp.asarray(points))
+    check_finite(f"{name} at {where}", values)
+    check_finite(f"the gradient of {name} at {where}", gradients)
+    return gradients.reshape(len(points), -1)
 
 
 def stein_kernel_or_default(kernel: Any, x: jax.Array) -> Kernel:

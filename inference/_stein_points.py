@@ -11,10 +11,9 @@ import optax
 from shoal.inference._points import as_points
 from shoal.inference._stein_discrepancy import scores_of, stein_kernel_or_default
 from shoal.sampling.core import pairwise
-from shoal.sampling.core._checks import check_callable, check_finite, integer
+from shoal.sampling.core._checks import check_callable, integer
 from shoal.sampling.core._kernel_algebra import Kernel
-from shoal.sampling.core._kernel_sums import dot
-from shoal.sampling.core._stein_sums import cast_kernel, stein_diagonal
+from shoal.sampling.core._stein_sums import cast_kernel, stein_diagonal, stein_kernel_sum
 
 
 class KSDDescent(NamedTuple):
@@ -77,7 +76,7 @@ def stein_points(
 
     Notes
     -----
-    Chen, Mackey, Gorham, Briol and Oates, "Stein points", ICML 2018, equation 7. The searches are
+    Chen, Mackey, Gorham, Briol and Oates, "Stein points", ICML 2018. The searches are
     local: a basin without a candidate is not found. Takes O(num (m + num_starts num_steps num) d)
     time beside the log density. The blind spots are those of `ksd`.
 
@@ -139,13 +138,12 @@ def ksd_descent(
 
     Notes
     -----
-    Korba, Aubin-Frankowski, Majewski and Ablin, "Kernel Stein discrepancy descent", ICML 2021,
-    equation 10 and section 3.3. A step takes O(n² d) time and O(n d) memory beside the log
-    density's Hessian-vector products.
+    Korba, Aubin-Frankowski, Majewski and Ablin, "Kernel Stein discrepancy descent", ICML 2021. A
+    step takes O(n² d) time and O(n d) memory beside the log density's Hessian-vector products.
 
-    It stops at spurious minima: particles on a plane of symmetry of the law stay on it (theirs,
-    section 4.2), those between two modes may stay between them, and those in one of several far
-    modes stay there, as the KSD is blind to the modes' weights. Start from a wide cloud, or anneal.
+    It stops at spurious minima: particles on a plane of symmetry of the law stay on it, those
+    between two modes may stay between them, and those in one of several far modes stay there, as
+    the KSD is blind to the modes' weights. Start from a wide cloud, or anneal.
 
     Examples
     --------
@@ -168,9 +166,7 @@ def _with_scores(log_density: Callable[[Any], Any], **named: Any) -> tuple[jax.A
     """Return the points and the gradients there, flattened, if all are finite; else raise."""
     ((name, points),) = named.items()
     x = as_points(name, points)
-    s = scores_of("log_density", log_density, jnp.asarray(points)).reshape(x.shape)
-    check_finite(f"the gradient of log_density at {name}", s)
-    return x, s
+    return x, scores_of("log_density", log_density, name, points)
 
 
 def _score(log_density: Callable[[Any], Any], shape: tuple[int, ...]) -> Callable[[Any], Any]:
@@ -226,7 +222,7 @@ def _descended(
 
     def value(x: jax.Array) -> jax.Array:
         s = score(x)
-        return dot(w, pairwise.stein_kernel_matvec(kernel, x, s, x, s, w))
+        return stein_kernel_sum(kernel, x, s, w)
 
     return _minimised(value, x, num_steps)
 

@@ -17,7 +17,12 @@ from shoal.sampling.core import pairwise
 from shoal.sampling.core._checks import integer
 from shoal.sampling.core._kernel_algebra import Kernel
 from shoal.sampling.core._kernel_sums import dot
-from shoal.sampling.core._stein_sums import cast_kernel, check_stein_kernel, stein_diagonal
+from shoal.sampling.core._stein_sums import (
+    cast_kernel,
+    check_stein_kernel,
+    stein_diagonal,
+    stein_kernel_sum,
+)
 
 # Draws whose scores are computed at once.
 _SCORES_AT_ONCE = 256
@@ -212,7 +217,7 @@ def _evaluated(
         kernel = default_kernel(flat(y), used.ravel())
     matvec = functools.partial(pairwise.stein_kernel_matvec, cast_kernel(kernel, x.dtype))
     witness = matvec(flat(x), flat(s), flat(y), flat(t), w).reshape(is_finite.shape)
-    own = jax.vmap(lambda y, t, w: dot(w, matvec(y, t, y, t, w)))(y, t, weights)
+    own = jax.vmap(functools.partial(stein_kernel_sum, kernel))(y, t, weights)
     independent = jnp.sum(w**2 * stein_diagonal(kernel, flat(t)))
     pooled = dot(w, witness[:, ::step].ravel())
     witness = jnp.where(is_finite, witness, jnp.nan)

@@ -80,10 +80,10 @@ def stein_weights(
 
     Notes
     -----
-    Liu and Lee, "Black-box importance sampling", AISTATS 2017, equation 6. The quadratic programme
-    is solved by accelerated projected gradients (Beck and Teboulle, SIAM Journal on Imaging
-    Sciences 2, 2009) with restarts (O'Donoghue and Candès, Foundations of Computational Mathematics
-    15, 2015, section 3.2). At w with g = K_p w, ``gap = 2 (w.g - min g)`` bounds how much lower the
+    Liu and Lee, "Black-box importance sampling", AISTATS 2017. The quadratic programme is solved
+    by accelerated projected gradients (Beck and Teboulle, SIAM Journal on Imaging Sciences 2, 2009)
+    with restarts (O'Donoghue and Candès, Foundations of Computational Mathematics 15, 2015,
+    section 3.2). At w with g = K_p w, ``gap = 2 (w.g - min g)`` bounds how much lower the
     minimum is, since the objective is convex. A step takes O(n²) time; up to 4096 samples
     the matrix is kept, beyond them it is formed again in tiles. The blind spots are those of `ksd`.
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from shoal.sampling.core._checks import check_flag, real_array
 from shoal.sampling.core._kernel_algebra import Kernel, as_kernel
-from shoal.sampling.core._kernel_sums import distance_factors, dot, fixed_mean, squared_distances
+from shoal.sampling.core._kernel_sums import distance_factors, dot, squared_distances
 from shoal.sampling.core._tiles import (
     Reduction,
     Ring,
@@ -143,37 +143,92 @@ def _matvec(
     block_size: int | None,
     ring: Ring | None,
 ) -> jax.Array:
-    rows, points = factors(x, scores_x, y, scores_y)
-    if exclude_diagonal:
-        rows["index"] = jnp.arange(x.shape[0], dtype=jnp.int32)
-        points["index"] = jnp.arange(y.shape[0], dtype=jnp.int32)
+    rows, points = factors(x, scores_x, y, scores_y, exclude_diagonal)
     reduction = Reduction(_tile, jnp.add, 0.0, 0.0)
     # A pair needs an entry of each of the three products.
     sides = block_sides(x.shape[0], y.shape[0], block_size, 3, aspect=2)
     return reduce_pairs(reduction, cast_kernel(kernel, x.dtype), rows, points, v, sides, ring)
 
 
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def stein_kernel_sum(
+    kernel: Kernel,
+    x: jax.Array,
+    scores: jax.Array,
+    w: jax.Array,
+    exclude_diagonal: bool = False,
+    block_size: int | None = None,
+) -> jax.Array:
+    """Return ``sum_ij w_i w_j k_p(x_i, x_j)``, twice as fast as by `stein_kernel_matvec`.
+
+    The matrix is symmetric: of tiles that mirror each other one is computed. Arrays have one dtype.
+    """
+    num = x.shape[0]
+    kernel = cast_kernel(kernel, x.dtype)
+    rows, points = factors(x, scores, x, scores, exclude_diagonal)
+    side = block_sides(num, num, block_size, 2)[0]
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def of_tile(row: Any, u: jax.Array, point: Any, v: jax.Array) -> jax.Array:
+        return dot(u, _tile(kernel, row, point, v))
+
+    if side == num:
+        return of_tile(rows, w, points, w)
+    zero = jnp.zeros((), x.dtype)
+    numbers = jnp.arange(-(-num // side))
+    rows, points = (_blocks(tree, side, "edge") for tree in (rows, points))
+    weights = _blocks(w, side, "constant")
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def of_row(block: Any) -> jax.Array:
+        i, row, u = block
+
+        def add(total: jax.Array, block: Any) -> tuple[jax.Array, None]:
+            j, point, v = block
+            here = jax.lax.cond(i <= j, lambda: of_tile(row, u, point, v), lambda: zero)
+            return total + jnp.where(i == j, here, 2 * here), None
+
+        return jax.lax.scan(add, zero, (numbers, points, weights))[0]
+
+    return jnp.sum(jax.lax.map(of_row, (numbers, rows, weights)))
+
+
+def _blocks(tree: Any, side: int, mode: str) -> Any:
+    """Split leading axes into blocks ``(k, side, ...)``, the last filled up by copies or zeros."""
+
+    def split(leaf: jax.Array) -> jax.Array:
+        width = [(0, -leaf.shape[0] % side)] + [(0, 0)] * (leaf.ndim - 1)
+        return jnp.pad(leaf, width, mode=mode).reshape(-1, side, *leaf.shape[1:])
+
+    return jax.tree.map(split, tree)
+
+
 def factors(
-    x: jax.Array, scores_x: jax.Array, y: jax.Array, scores_y: jax.Array
+    x: jax.Array,
+    scores_x: jax.Array,
+    y: jax.Array,
+    scores_y: jax.Array,
+    exclude_diagonal: bool = False,
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """Return the matrices whose products are the tiles of q, s_x.s_y and the slopes.
 
-    Points and, in the slopes, scores are taken around their means, which drop out: float32 keeps
-    its digits far from the origin and where all scores share a large part.
+    Points are taken around their mean, which drops out: float32 keeps its digits far from it.
     """
     a, c = distance_factors(x, y)
     dim = x.shape[1]
     x, y = -0.5 * a[:, :dim], c[:, :dim]
-    centre = fixed_mean(scores_y)
-    t_x, t_y = scores_x - centre, scores_y - centre
-    product_x, product_y = (jnp.sum(t * z, axis=1, keepdims=True) for t, z in ((t_x, x), (t_y, y)))
-    one_x, one_y = jnp.ones_like(product_x), jnp.ones_like(product_y)
-    slopes_x = jnp.concatenate([-t_x, -x, product_x + dim, one_x], axis=1)
-    slopes_y = jnp.concatenate([y, t_y, one_y, product_y], axis=1)
-    return (
-        {"distances": a, "scores": scores_x, "slopes": slopes_x},
-        {"distances": c, "scores": scores_y, "slopes": slopes_y},
+    product_x, product_y = (
+        jnp.sum(s * z, axis=1, keepdims=True) for s, z in ((scores_x, x), (scores_y, y))
     )
+    one_x, one_y = jnp.ones_like(product_x), jnp.ones_like(product_y)
+    slopes_x = jnp.concatenate([-scores_x, -x, product_x + dim, one_x], axis=1)
+    slopes_y = jnp.concatenate([y, scores_y, one_y, product_y], axis=1)
+    rows = {"distances": a, "scores": scores_x, "slopes": slopes_x}
+    points = {"distances": c, "scores": scores_y, "slopes": slopes_y}
+    if exclude_diagonal:
+        rows["index"] = jnp.arange(x.shape[0], dtype=jnp.int32)
+        points["index"] = jnp.arange(y.shape[0], dtype=jnp.int32)
+    return rows, points
 
 
 def stein_kernel_tile(kernel: Kernel, rows: Any, points: Any) -> jax.Array:
