@@ -5,14 +5,30 @@ A strictly convex ψ on a convex set maps its interior one to one onto the dual 
     η = ∇ψ(θ),    θ = ∇ψ*(η),    H(θ) = ∇²ψ(θ),    ∇²ψ*(η) = H(θ)⁻¹.
 
 A density p(θ) has the dual density p(θ(η)) det ∇²ψ*(η), on which any unconstrained method works,
-and whose draws map back exactly. Its score needs no second derivative:
+and whose draws map back exactly. Its score needs no second derivative, and is what methods compute
+as ``inverse_hessian_product(theta, gradient) + divergence(theta)``:
 
     ∇_η log [p(θ(η)) det ∇²ψ*(η)] = H⁻¹ ∇_θ log p + D,    D_a(θ) = Σ_b ∂(H⁻¹)_ab/∂θ_b.
 
+It is bounded where the gradient is not: H⁻¹ takes away the (α - 1)/θ of a sparse Dirichlet law.
+
+=========================  ==============================  =========================================
+``euclidean()``            R^d                             η = θ
+``orthant(low)``           θ > low                         η = log (θ - low)
+``box(low, high)``         low < θ < high                  η = log (θ - low) - log (high - θ)
+``simplex()``              θ > 0, Σ θ = 1                  η_a = log θ_a - log θ_m, a < m
+``half_space(c, e)``       c·θ > e                         log of the height over the plane
+``ball(r, c)``             |θ - c| < r                     η = w / √(1 - |w|²), w = (θ - c)/r
+``polytope(A, c)``         Aθ < c, bounded                 η = Aᵀ(1/s), s = c - Aθ
+``product(parts)``         blocks, each in its own set     block by block
+=========================  ==============================  =========================================
+
 All maps are pure functions of their last axis; leading axes are batches. Points on the boundary
 stand for the nearest ones inside that the dtype can tell from it, so that no dual point is infinite
-and ``log θ`` is finite wherever `to_primal` leads. What lies closer to the boundary (below 1e-38 in
-float32) is merged there.
+and ``log θ`` is finite wherever `to_primal` leads. What lies closer is merged there: below 1e-38 in
+float32 where the bound is zero, elsewhere within a few units in the last place of θ. So are numbers
+above 5e34. Near a bound that is not zero θ has few digits left: functions of η, `to_primal` and
+`log_det_dual_hessian`, and their derivatives are accurate there, those of θ less so.
 
 References: Hsieh, Kavis, Rolland and Cevher, "Mirrored Langevin dynamics", NeurIPS 2018, section 3;
 Shi, Liu and Mackey, "Sampling with mirrored Stein operators", ICLR 2022, section 4 and appendix.

@@ -31,8 +31,8 @@ BUGS = (
         (
             "ball: radius missing in H",
             f"{CORE}ball",
-            "(depth * self._sphere(primal.dtype)[0])",
-            "depth",
+            "(vector + along) / (depth * self._sphere(primal.dtype)[0])",
+            "(vector + along) / depth",
         ),
     ),
     *found_by(
@@ -78,7 +78,6 @@ BUGS = (
             "1 / (1 + size))\n        move",
             "1)\n        move",
         ),
-        ("polytope: one step only", f"{CORE}polytope", "_MAX_STEPS = 100", "_MAX_STEPS = 1"),
         (
             "polytope: derivative in A without the move of the slacks",
             f"{CORE}polytope",
