@@ -18,7 +18,6 @@ Orabona and Tommasi, "Training deep networks without learning rates through coin
 2017.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax

@@ -71,22 +71,24 @@ def message_passing_svgd(
 
     Examples
     --------
-    A random walk of 40 steps, of which each depends on the one before and the one after:
+    A series of 30 numbers, each of variance 1 and correlated with the next:
 
     >>> import jax, jax.numpy as jnp, numpy as np
     >>> from shoal.inference.run import run
     >>> from shoal.sampling import stein
-    >>> steps = np.arange(40)
-    >>> neighbours = abs(steps[:, None] - steps) <= 1
-    >>> log_density = lambda x: -0.5 * (x[0] ** 2 + jnp.sum(jnp.diff(x) ** 2) + x[-1] ** 2)
+    >>> time = np.arange(30)
+    >>> neighbours = abs(time[:, None] - time) <= 1
+    >>> log_density = lambda x: -0.5 * (
+    ...     x[0] ** 2 + jnp.sum((x[1:] - 0.5 * x[:-1]) ** 2) / 0.75
+    ... )
     >>> algorithm = stein.message_passing_svgd(neighbours=neighbours)(log_density)
-    >>> state = algorithm.init(jax.random.normal(jax.random.key(0), (50, 40)))
-    >>> state = run(jax.random.key(1), algorithm, state, 600).state
-    >>> f"{state.position[:, 20].var():.0f}"
-    '10'
+    >>> state = algorithm.init(jax.random.normal(jax.random.key(0), (50, 30)))
+    >>> state = run(jax.random.key(1), algorithm, state, 300).state
+    >>> f"{state.position.var(axis=0).mean():.1f}"
+    '0.9'
     """
     return make_sampler(
-        _build_message_passing,
+        _build_message_passing_svgd,
         {"kernel": kernel, "bandwidth": bandwidth, "neighbours": neighbours},
         {
             "kernel": check_kernel,
@@ -121,7 +123,7 @@ def check_neighbours(neighbours: Any) -> np.ndarray:
     return table
 
 
-def _build_message_passing(
+def _build_message_passing_svgd(
     log_density: LogDensity,
     kernel: Kernel,
     bandwidth: Bandwidth,

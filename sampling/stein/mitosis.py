@@ -1,12 +1,12 @@
 """Mitosis: every particle of a Stein ensemble becomes several, and the run goes on.
 
 A run may begin with few particles, whose steps cost little, and end with many: SVGD's cost grows as
-n², and a coarse ensemble near the target is a better start for a fine one than any other. Child c of
-particle i is put at
+n², and a coarse ensemble near the target is a better start for a fine one than any other. Child c
+of particle i is put at
 
     x_ic = x_i + a r_i diag(σ) (ξ_ic - mean_c ξ_ic) √(m / (m - 1)) / √d,    ξ ~ N(0, I),
 
-with m children, σ the standard deviations of the coordinates over the ensemble, r_i the distance
+with m children, σ the standard deviations of the d coordinates over the ensemble, r_i the distance
 from particle i to its nearest neighbour in units of them, and a the ``spread``: the children stand
 around their parent, at a part of the distance to the next one, and their mean is their parent.
 """

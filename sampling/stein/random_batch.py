@@ -82,7 +82,7 @@ def random_batch_svgd(
     ['3.0', '1.0']
     """
     return make_sampler(
-        _build_random_batch,
+        _build_random_batch_svgd,
         {"kernel": kernel, "bandwidth": bandwidth},
         {"kernel": check_kernel, "bandwidth": check_bandwidth},
         options=(
@@ -94,7 +94,7 @@ def random_batch_svgd(
     )
 
 
-def _build_random_batch(
+def _build_random_batch_svgd(
     log_density: LogDensity,
     kernel: Kernel,
     bandwidth: Bandwidth,

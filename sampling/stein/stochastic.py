@@ -92,7 +92,7 @@ def stochastic_svgd(
     """
     check_flag("has_kernel_noise", has_kernel_noise)
     return make_sampler(
-        _build_stochastic,
+        _build_stochastic_svgd,
         {"kernel": kernel, "step_size": step_size, "bandwidth": bandwidth, "langevin": langevin},
         {
             "kernel": check_kernel,
@@ -106,7 +106,7 @@ def stochastic_svgd(
     )
 
 
-def _build_stochastic(
+def _build_stochastic_svgd(
     log_density: LogDensity,
     kernel: Kernel,
     step_size: Any,
