@@ -37,14 +37,16 @@ class Bandwidth(eqx.Module):
         """Whether the state follows the median."""
         return self.rule in ("tracked", "tracked_log")
 
-    def start(self, points: jax.Array) -> bandwidths.TrackedMedian | None:
-        """Start to follow the median of points ``(n, d)``, if that is the rule."""
+    def start(
+        self, points: jax.Array, alive: jax.Array | None = None
+    ) -> bandwidths.TrackedMedian | None:
+        """Start to follow the median of points ``(n, d)``, those alive, if that is the rule."""
         if not self.is_tracked:
             return None
         refine = lambda _, median: bandwidths.update(
-            median, pairwise.count_within(points, points, median.threshold)
+            median, pairwise.count_within(points, points, median.threshold), alive
         )
-        return jax.lax.fori_loop(0, _FIRST_UPDATES, refine, bandwidths.track(points))
+        return jax.lax.fori_loop(0, _FIRST_UPDATES, refine, bandwidths.track(points, alive))
 
     def at(
         self, points: jax.Array, alive: jax.Array, median: bandwidths.TrackedMedian | None

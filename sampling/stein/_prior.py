@@ -59,7 +59,7 @@ class Quadratic(MirrorMap):
         white = jax.random.normal(key, primal.shape, primal.dtype)
         if self.root.ndim < 2:
             return jnp.sqrt(self.root.astype(white.dtype)) * white
-        return _times(jnp.linalg.cholesky(self.root), white)
+        return _times(jnp.linalg.cholesky(self.root).mT, white)
 
     def check(self, primal: jax.Array) -> None:
         """Refuse points of another size than the prior's."""
@@ -110,6 +110,6 @@ def check_precision(precision: Any) -> jax.Array:
 
 
 def _times(matrix: jax.Array, vectors: jax.Array) -> jax.Array:
-    """Multiply rows by a number, a diagonal or a symmetric matrix."""
+    """Multiply rows by a number, a diagonal or, from the right, a matrix."""
     matrix = matrix.astype(vectors.dtype)
     return matrix * vectors if matrix.ndim < 2 else dot(vectors, matrix)

@@ -6,15 +6,17 @@ the curvatures H_i = -∇² log π(x_i), or of Fisher's information), the kernel
 
     φ(x) = Q⁻¹ (1/n) Σ_j [ k(x_j, x) s_j + ∇_{x_j} k(x_j, x) ].                         (average)
 
-That is SVGD in the coordinates in which Q is one: it follows any linear map of space, and no target
-is badly scaled. Where the curvature differs from place to place, the mixture of such kernels around
+That is SVGD in the coordinates in which Q is one: it follows any linear map of space that the
+curvatures follow (Hessians do, where no eigenvalue is set to zero), and no target is badly scaled.
+Where the curvature differs from place to place, the mixture of such kernels around
 anchors z_l with Q_l,
 
     K(x, x') = Σ_l w_l(x) Q_l⁻¹ k(|x - x'|²_{Q_l}) w_l(x'),   w_l(x) ∝ N(x; z_l, Q_l⁻¹),
     φ(x) = (1/n) Σ_l w_l(x) Q_l⁻¹ Σ_j [ w_l k s_j + ∇_{x_j} (w_l k) ](x_j, x),          (mixture)
 
 gives each region its own. The anchors are the particles, and Q_l is half of their mean curvature
-and half of H_l, which the authors' code takes too.
+and half of H_l, as in the authors' code. It moves slower: kernels around different anchors do not
+see each other.
 
 As in `svgd` a finite ensemble is a biased quadrature rule; on a Gaussian the bias is that of SVGD
 on the standard normal law.
@@ -109,7 +111,7 @@ def matrix_svgd(
     >>> from shoal.sampling import stein
     >>> scales = jnp.array([1e-2, 1.0, 1e2])
     >>> algorithm = stein.matrix_svgd()(lambda x: -0.5 * jnp.sum((x / scales) ** 2))
-    >>> state = algorithm.init(scales * (3.0 + jax.random.normal(jax.random.key(0), (100, 3))))
+    >>> state = algorithm.init(scales * (3.0 + jax.random.normal(jax.random.key(0), (200, 3))))
     >>> state = run(jax.random.key(1), algorithm, state, 100).state
     >>> [f"{value:.1f}" for value in (state.position / scales).var(axis=0)]
     ['1.0', '1.0', '1.0']
@@ -164,8 +166,9 @@ def _build_matrix_svgd(
         points = white.points(ensemble.points)
         if median is not None:
             # The one at the start was of x.
+            start = lambda: bandwidth.start(points, ensemble.alive)
             is_first = ensemble.num_steps == 0
-            median = jax.lax.cond(is_first, lambda: bandwidth.start(points), lambda: median)
+            median = jax.lax.cond(is_first, start, lambda: median)
         h = bandwidth.at(points, ensemble.alive, median)
         here = ensemble._replace(
             points=points,

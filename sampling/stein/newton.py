@@ -11,9 +11,10 @@ Two forms of the step are usual:
 - ``block`` takes the blocks on the diagonal alone: x_i <- x_i + ε H_ii⁻¹ φ_i;
 - ``full`` solves the coupled system (H + λ K ⊗ M) α = φ, and moves x_i by ε Σ_l k(x_l, x_i) α_l.
 
-All is computed in the coordinates in which M is one: the steps follow any linear map of space, and
-float32 serves targets whose scales differ by factors of thousands. One particle makes Newton steps,
-so that on a Gaussian it is at the mode after one (ε = 1, ``block``).
+All is computed in the coordinates in which M is one: the steps follow any linear map of space that
+the curvatures follow (Hessians do, where no eigenvalue is set to zero), and float32 serves targets
+whose scales differ by factors of thousands. One particle makes Newton steps, shortened by λ: on a
+Gaussian it is at the mode after one (ε = 1, λ = 0).
 
 The second term of H is that of the authors' code: its off-diagonal blocks, which are not positive,
 are left out. As in `svgd` a finite ensemble is a biased quadrature rule. With noise of covariance

@@ -185,7 +185,8 @@ def _build_projected_svgd(
         eigenvalues = singular[:num_dims] ** 2
         is_informed = eigenvalues > jnp.asarray(tolerance, scaled.dtype)
         basis = jnp.where(is_informed, rows[:num_dims].T, 0)
-        return ProjectedMemory(basis, eigenvalues, bandwidth.start(dot(ensemble.points, basis)))
+        median = bandwidth.start(dot(ensemble.points, basis), ensemble.alive)
+        return ProjectedMemory(basis, eigenvalues, median)
 
     def direction(key: jax.Array, ensemble: Ensemble) -> Direction:
         is_due = ensemble.num_steps % update_period == 0
