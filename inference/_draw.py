@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from shoal._version import __version__
 from shoal.inference import bias, checkpoint as checkpoint_file
-from shoal.inference._draw_ensembles import move_ensembles, statistics
+from shoal.inference._draw_ensembles import move_ensembles, space_of, statistics
 from shoal.inference._journal import Checkpoint, warn_unsaved
 from shoal.inference._work import Finished
 from shoal.inference.chains import Chains, Step, broadcast
@@ -121,15 +121,17 @@ def _draw_ensembles(plan: Plan, conduct: Conduct) -> tuple[Result, list[str]]:
     """Draw with an ensemble method: the particles after all steps are the draws."""
     options = plan.options
     _, *keys, _ = split_key(plan.key)
+    space = space_of(plan.sampler, plan.target)
     state, finished, num_gradients = move_ensembles(
-        plan.sampler, plan.target, plan.positions, (keys[0], keys[1]), options.num_warmup,
-        {**conduct.phase("sampling"), "describe": None},
+        space.sampler, space.target, space.enter(plan.positions), (keys[0], keys[1]),
+        options.num_warmup, {**conduct.phase("sampling"), "describe": None},
     )  # fmt: skip
-    stats, log_weights = statistics(plan.target, state, state.position)
+    positions = space.leave(state.position)
+    stats, log_weights = statistics(plan.target, state, positions)
     problems = list(finished.problems)
     if finished.outcome == "interrupted":
         problems.append(f"interrupted after {finished.num_steps} of {options.num_warmup} steps")
-    posterior = constrain_draws(plan.target, state.position)
+    posterior = constrain_draws(plan.target, positions)
     result = Result(
         posterior={name: np.asarray(leaf) for name, leaf in posterior.items()},
         sample_stats=stats,
@@ -138,7 +140,7 @@ def _draw_ensembles(plan: Plan, conduct: Conduct) -> tuple[Result, list[str]]:
         num_gradients=num_gradients,
         num_gradients_warmup=options.num_chains * options.num_samples,
         status=finished.failures.by_name(),
-        parameters=jax.tree.map(np.asarray, plan.sampler.parameters),
+        parameters=jax.tree.map(np.asarray, space.sampler.parameters),
         target=plan.target,
         attributes=_attributes(plan, 0.0, finished.seconds, finished.compile_seconds),
     )

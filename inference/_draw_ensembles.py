@@ -4,7 +4,9 @@ All steps of a run come before its draws: they are the particles at its end. Rep
 run side by side and know nothing of each other, so that comparing them (R-hat) makes sense.
 """
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -15,6 +17,7 @@ from shoal.inference.chains import Chains, Step, broadcast, guarded_step
 from shoal.inference.gradients import gradient_cost
 from shoal.inference.run import run
 from shoal.sampling.core.algorithm import Sampler
+from shoal.sampling.core.mirror import Euclidean
 from shoal.sampling.core.random import particle_keys
 
 
@@ -73,6 +76,49 @@ def move_ensembles(
     if cost is None:
         return state, finished, None
     return state, finished, cost * num_chains * finished.num_steps
+
+
+class Space(NamedTuple):
+    """Where an ensemble moves, and the ways there and back; leaves ``(c, n, ...)``.
+
+    Attributes
+    ----------
+    sampler, target
+        With the mirror map, and the density, of that space.
+    enter
+        From unconstrained positions.
+    leave
+        Back to unconstrained positions.
+    """
+
+    sampler: Sampler
+    target: Any
+    enter: Callable[[Any], Any]
+    leave: Callable[[Any], Any]
+
+
+def space_of(sampler: Sampler, target: Any) -> Space:
+    """Give a mirrored sampler without a map of its own that of a NumPyro model's constrained sites.
+
+    All other samplers move in the model's unconstrained space, where its Jacobian counts.
+    """
+    mirror = sampler.parameters.get("mirror")
+    if not (target.is_numpyro and isinstance(mirror, Euclidean)):
+        return Space(sampler, target, lambda positions: positions, lambda positions: positions)
+    from shoal.inference._mirrored_target import mirrored_target
+
+    seen = mirrored_target(target)
+    return Space(
+        sampler.replace(mirror=seen.mirror),
+        seen,
+        functools.partial(_map_twice, "to_primal", seen),
+        functools.partial(_map_twice, "to_unconstrained", seen),
+    )
+
+
+@eqx.filter_jit
+def _map_twice(name: str, target: Any, positions: Any) -> Any:
+    return jax.vmap(jax.vmap(getattr(target, name)))(positions)
 
 
 def statistics(target: Any, state: Any, positions: Any) -> tuple[dict[str, np.ndarray], Any]:
