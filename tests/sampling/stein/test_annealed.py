@@ -49,7 +49,7 @@ def test_it_ends_where_svgd_does_and_finds_the_other_mode():
         return steps(algorithm, algorithm.init(start), num)[0].position
 
     found, expected = ends(annealed, normal), ends(plain, normal)
-    np.testing.assert_allclose(found.var(), expected.var(), rtol=0.02)
+    np.testing.assert_allclose(found.var(), expected.var(), rtol=0.05)
     assert found.var() > 0.9
     assert (ends(plain, modes) > 0).all()
     assert 0.2 < jnp.mean(ends(annealed, modes) < 0) < 0.8

@@ -10,7 +10,7 @@ import pytest
 from stein_targets import correlated, correlated_score, double_loop, steps
 
 from shoal.sampling import stein
-from shoal.sampling.core import bandwidth as bandwidths, kernels, pairwise
+from shoal.sampling.core import kernels, pairwise
 from shoal.sampling.stein._ensemble import Ensemble, stein_direction
 from shoal.sampling.stein.random_batch import direction_in_batches
 
@@ -87,7 +87,7 @@ def test_one_batch_of_all_is_svgd():
 
 def test_small_batches_lead_near_where_svgd_does():
     """A tenth of the pairs in a step; the bandwidth follows the median by those alone."""
-    optimizer = optax.adam(optax.exponential_decay(0.1, 100, 0.5))
+    optimizer = optax.sgd(optax.exponential_decay(0.5, 100, 0.5))
     algorithm = stein.random_batch_svgd(None, optimizer, batch_size=20)(correlated)
     start = algorithm.init(4 + 0.1 * jax.random.normal(jax.random.key(3), (200, 2)))
     state, info = steps(algorithm, start, 500)
@@ -98,7 +98,6 @@ def test_small_batches_lead_near_where_svgd_does():
     near = pairwise.count_within(state.position, state.position, h)
     fraction = (jnp.sum(near) - 200) / (200 * 199)
     assert 0.4 < fraction < 0.6
-    assert bandwidths.from_rule("median_all", state.position) > 0
 
 
 def test_dead_particles_have_no_influence():
