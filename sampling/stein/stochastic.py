@@ -23,9 +23,9 @@ the bandwidth once the ensemble has settled, ``sampler.replace(bandwidth=...)``.
 A kernel that is not radial needs half of the gradient of k(x_i, x_i) that SVGD's sum leaves out;
 it is added here.
 
-References: Gallego and Insua, "Stochastic gradient MCMC with repulsive forces", 2018; Leviyev, Chen,
-Wang, Ghattas and Zimmerman, "A stochastic Stein variational Newton method", 2022; Zhang, Zhang,
-Carin and Chen, "Stochastic particle-optimization sampling and the non-asymptotic convergence
+References: Gallego and Insua, "Stochastic gradient MCMC with repulsive forces", 2018; Leviyev,
+Chen, Wang, Ghattas and Zimmerman, "A stochastic Stein variational Newton method", 2022; Zhang,
+Zhang, Carin and Chen, "Stochastic particle-optimization sampling and the non-asymptotic convergence
 theory", AISTATS 2020.
 """
 
