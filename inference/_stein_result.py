@@ -232,9 +232,10 @@ def _positions_and_scores(
     def one(values: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         position = target.unconstrain(values)
         gradient = jax.grad(target.log_density)(position)
-        return tuple(jax.flatten_util.ravel_pytree(tree)[0] for tree in (position, gradient))
+        ravel = jax.flatten_util.ravel_pytree
+        return ravel(position)[0], ravel(gradient)[0]
 
     shape = next(iter(draws.values())).shape[:2]
     rows = {name: value.reshape(-1, *value.shape[2:]) for name, value in draws.items()}
-    found = jax.lax.map(one, rows, batch_size=_SCORES_AT_ONCE)
-    return tuple(array.reshape(*shape, -1) for array in found)
+    x, s = jax.lax.map(one, rows, batch_size=_SCORES_AT_ONCE)
+    return x.reshape(*shape, -1), s.reshape(*shape, -1)

@@ -95,16 +95,15 @@ def stein_thinning(
         scale = jnp.where(scale > 0, scale, 1)
         x, s = x / scale, s * scale
     root = None
-    if kernel == "smpcov":
-        kernel, root = IMQ(1.0), _whitening(x)
-    elif isinstance(kernel, str):
+    if isinstance(kernel, str):
+        root = _whitening(x) if kernel == "smpcov" else None
         kernel = IMQ(_named_bandwidth(kernel, x))
     return _chosen(cast_kernel(kernel, x.dtype), root, x, s, num)
 
 
 def _named_bandwidth(name: str, x: jax.Array) -> Any:
-    """Return h of the kernel (1 + q / h)^(-1/2)."""
-    if name == "id":
+    """Return h of the kernel (1 + q / h)^(-1/2), of q in whitened coordinates for a covariance."""
+    if name in ("id", "smpcov"):
         return 1.0
     num = min(len(x), _MEDIAN_OF)
     some = x[np.linspace(0, len(x) - 1, num, dtype=int)]
@@ -126,12 +125,10 @@ def _chosen(
     kernel: Kernel, root: jax.Array | None, x: jax.Array, s: jax.Array, num: int
 ) -> jax.Array:
     """Choose greedily; coordinates lead, so that sums over them run along the samples."""
-    dim = x.shape[1]
+    # u and v with q = |u - u'|^2 and slopes (v - v').(u - u') + trace; z where the second
+    # derivative takes its own square.
     if root is None:
-        # u and v with q = |u - u'|^2 and slopes (v - v').(u - u') + trace; z where the second
-        # derivative takes its own square.
-        u = z = x.T
-        v, trace = s.T, dim
+        u, v, z, trace = x.T, s.T, x.T, jnp.asarray(x.shape[1], x.dtype)
     else:
         u, v, z, trace = (x @ root).T, (s @ root).T, (x @ root @ root.T).T, jnp.sum(root**2)
     scores = s.T

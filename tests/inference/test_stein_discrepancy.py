@@ -140,6 +140,16 @@ def test_it_is_the_same_in_tiles_and_any_order_and_has_the_slope_of_differences(
     assert slope == pytest.approx(float(along(0.31) - along(0.29)) / 0.02, rel=1e-3)
 
 
+def test_it_is_blind_to_the_weights_of_modes_far_apart():
+    """As its documentation says: all samples in one of two modes look as good as half in each."""
+    modes = np.array([[-10.0, 0.0], [10.0, 0.0]], np.float32)
+    density = lambda x: jax.nn.logsumexp(-0.5 * jnp.sum((x - modes) ** 2, 1))
+    x = jax.random.normal(KEY, (400, 2))
+    metric = lambda x: discrepancy.ksd(x, density, kernels.IMQ(2.0), statistic="U")
+    one, both, off = (metric(x + shift) for shift in (modes[1], jnp.tile(modes, (200, 1)), 11.0))
+    assert abs(one - both) < 0.01 < 0.1 * off
+
+
 def test_the_bandwidth_is_the_median_of_the_samples():
     x, s = cloud(6)
     q = np.sort(np.sum((x[:, None] - x) ** 2, -1).ravel())

@@ -44,7 +44,7 @@ BUGS = (
          "objective + column(best)"),
         ("standard deviations", THINNING, "jnp.mean(jnp.abs(x - jnp.mean(x, axis=0)), axis=0)",
          "jnp.std(x, axis=0)"),
-        ("trace of the identity", THINNING, "jnp.sum(root**2)", "dim"),
+        ("trace of the identity", THINNING, "jnp.sum(root**2)", "x.shape[1]"),
         ("preconditioned once", THINNING, "(x @ root @ root.T).T", "(x @ root).T"),
     ),
     *found_by(
