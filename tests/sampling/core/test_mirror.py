@@ -117,14 +117,13 @@ HESSIANS = {
     "orthant": np.diag([1 / 0.3, 0.5, 1.0]),
     "box": np.diag([1 / 1.3 + 1 / 0.7, 1 / 0.4 + 1 / 0.1, 1 / 0.5 + 1 / 2.5]),
     "simplex": np.diag([5.0, 2.0, 20.0]) + 4.0,
-    "orthant from -2": np.diag([1 / 2.3, 2.0, 1 / 3.0]),
     "half space": np.eye(3) + (3 / 1.1 - 1) * np.outer(PLANE[0], PLANE[0]) / 9,
     "ball": (np.eye(3) + np.outer([2.0, 2, 1], [2.0, 2, 1]) / 7) / np.sqrt(1.75),
     "polytope": FACES[0].T @ np.diag(SLACKS**-2) @ FACES[0],
 }
 
 
-@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("name", sorted(HESSIANS))
 def test_the_noise_has_the_covariance_of_the_hessian(name):
     chosen, _, point, _ = _case(name)
     num = 50_000
@@ -186,11 +185,10 @@ def test_leading_axes_are_batches_and_far_out_all_is_finite(name):
 
 @pytest.mark.usual_compiler
 def test_log_volumes_far_out_are_not_rounded_to_those_of_the_edge():
-    dual = jnp.array([-300.0, 0.0])
-    expected = -300.0 - 3 * np.log(2)
-    np.testing.assert_allclose(mirror.simplex().log_det_dual_hessian(dual), expected, rtol=1e-6)
-    box = mirror.box(0.0, 1.0)
-    np.testing.assert_allclose(box.log_det_dual_hessian(dual), -300.0 - 2 * np.log(2), rtol=1e-6)
+    maps = (mirror.simplex(), mirror.box(0.0, 1.0))
+    run = jax.jit(lambda dual: jnp.stack([chosen.log_det_dual_hessian(dual) for chosen in maps]))
+    expected = [-300.0 - 3 * np.log(2), -300.0 - 2 * np.log(2)]
+    np.testing.assert_allclose(run(jnp.array([-300.0, 0.0])), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
