@@ -56,8 +56,8 @@ def msvgd(
         From `shoal.sampling.core.mirror`: ``simplex()``, ``orthant()``, ``box(low, high)`` and so
         on. It acts on the raveled particle. None is ``euclidean()``: `svgd`.
     kernel
-        As in `svgd`, of points in the set (of all m probabilities on the simplex, whose names then
-        do not matter) or in the dual space.
+        As in `svgd`, of points in the set (on the simplex of all m probabilities, none left out)
+        or in the dual space.
     optimizer
         Any optax transformation, of η; it is given -Δη. None is ``optax.adam(0.05)``.
     bandwidth

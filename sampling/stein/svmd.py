@@ -66,8 +66,8 @@ def svmd(
         As in `msvgd`.
     kernel
         From `shoal.sampling.core.kernels`, without a function of one's own, of points in the set
-        (of all m probabilities on the simplex, whose names then do not matter), used at θ/√h. None
-        is ``IMQ(1.0)``.
+        (on the simplex of all m probabilities: with plain gradient steps it does not matter then
+        which is the last), used at θ/√h. None is ``IMQ(1.0)``.
     optimizer
         Any optax transformation, of η; it is given -Δη, whose size is that of the Hessian near the
         boundary: take one that adapts to it. None is ``optax.adam(0.05)``.
