@@ -109,7 +109,9 @@ def check_neighbours(neighbours: Any) -> np.ndarray:
     """Return for each coordinate itself and its neighbours, int32 ``(d, c)`` padded with -1."""
     matrix = np.asarray(neighbours)
     if matrix.dtype != bool:
-        raise TypeError(f"neighbours must be a bool matrix, got dtype {matrix.dtype}: {neighbours}")
+        raise TypeError(
+            f"neighbours must be a bool matrix, got dtype {matrix.dtype}: {neighbours!r}"
+        )
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
         raise ValueError(f"neighbours must have shape (d, d), got {matrix.shape}")
     if (matrix != matrix.T).any():

@@ -130,7 +130,7 @@ def direction_in_batches(
 
     def inside(x: jax.Array, s: jax.Array, w: jax.Array) -> pairwise.CountedSum:
         sums = pairwise.kernel_matvec_plus_grad_sum(kernel, x, x, s, slope * w, threshold=threshold)
-        if threshold is None:
+        if threshold is None or sums.near is None:
             return sums
         is_near = jnp.sum((x - points[0]) ** 2, 1) <= threshold
         return sums._replace(near=sums.near - jnp.sum(1 - w) * is_near)

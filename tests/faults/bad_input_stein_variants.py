@@ -81,18 +81,16 @@ def ensembles(name: str, factory: Callable[..., Any], slots: dict[str, Any]) -> 
     }  # fmt: skip
 
 
-def split(**given: Any) -> Any:
-    """Split the particles of SVGD on a normal law."""
-    algorithm = stein.svgd()(kind.normal)
-    arguments = dict(
-        key=kind.KEY, algorithm=algorithm, state=algorithm.init(_points), num=2, spread=0.3,
-        mirror=None,
-    )  # fmt: skip
-    return stein.split(**arguments | given)
-
-
 _algorithm = stein.svgd()(kind.normal)
 _state = _algorithm.init(_points)
+
+
+def split(**given: Any) -> Any:
+    """Split the particles of SVGD on a normal law."""
+    good = dict(key=kind.KEY, algorithm=_algorithm, state=_state, num=2, spread=0.3, mirror=None)
+    return stein.split(**good | given)
+
+
 ENTRIES = {
     **{key: value for name, (factory, slots) in _dynamic.items() for key, value in
        ensembles(name, factory, slots).items()},
