@@ -52,6 +52,7 @@ FAMILIES = (
     "randomness",
     "spherical",
     "stein_discrepancy",
+    "stein_newton",
     "stein_svgd",
     "stochastic",
     "training",
