@@ -34,7 +34,7 @@ BUGS = (
     *found_by(
         SVGD,
         "test_the_dead_are_as_if_they_were_not_there",
-        (),
+        ("svgd",),
         (
             "the dead counted in the mean",
             ENSEMBLE,
@@ -100,12 +100,6 @@ BUGS = (
             "_partition(ensemble.alive[order], batch_size)",
             "_partition(ensemble.alive | True, batch_size)",
         ),
-        (
-            "places without a particle counted as near",
-            FAMILY + "random_batch",
-            "sums.near - jnp.sum(1 - w) * is_near",
-            "sums.near",
-        ),
     ),
     *found_by(
         BATCHES,
@@ -116,6 +110,12 @@ BUGS = (
             FAMILY + "random_batch",
             "(count - 1) / jnp.maximum(num_pairs, 1)",
             "(1 - 1 / count) / (batch_size - 1)",
+        ),
+        (
+            "places without a particle counted as near",
+            FAMILY + "random_batch",
+            "sums.near - jnp.sum(1 - w) * is_near",
+            "sums.near",
         ),
     ),
     *found_by(

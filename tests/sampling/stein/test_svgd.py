@@ -180,33 +180,21 @@ DETERMINISTIC = {
 }
 
 
-def test_the_dead_are_as_if_they_were_not_there():
-    num, alive = len(X), jnp.arange(len(X)) != 2
-
-    def go(x, is_alive):
-        after = {}
-        for name, sampler in DETERMINISTIC.items():
-            algorithm = sampler(correlated)
-            # The tracked median starts from the living alone.
-            state = algorithm.init(x)._replace(alive=is_alive)
-            if state.median is not None:
-                state = state._replace(median=bandwidths.track(x, is_alive))
-            state = state._replace(position=jnp.where(is_alive[:, None], x, jnp.inf))
-            (state, info) = algorithm.step(jax.random.key(0), state)
-            after[name] = algorithm.step(jax.random.key(1), state)[0], info
-        return after
-
-    with_dead = jax.jit(go)(X, alive)
-    without = jax.jit(go)(X[np.asarray(alive)], jnp.ones(num - 1, bool))
-    for name, (state, info) in with_dead.items():
-        np.testing.assert_allclose(
-            state.position[alive], without[name][0].position, rtol=1e-5, atol=1e-6, err_msg=name
-        )
-        np.testing.assert_allclose(info.bandwidth, without[name][1].bandwidth, rtol=1e-5)
-        np.testing.assert_allclose(info.direction_norm, without[name][1].direction_norm, rtol=1e-5)
-        assert (np.abs(state.position - X)[alive].max(1) > 1e-3).all()
-        assert info.status.tolist() == [int(Status.FROZEN) * (i == 2) for i in range(num)]
-        assert state.alive.tolist() == alive.tolist()
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_the_dead_are_as_if_they_were_not_there(name):
+    algorithm, living = DETERMINISTIC[name](correlated), np.arange(len(X)) != 2
+    state = jax.jit(algorithm.init)(X)
+    infinite = jnp.where(living[:, None], X, jnp.inf)
+    with_dead = state._replace(position=infinite, alive=jnp.asarray(living))
+    rows = lambda tree: jax.tree.map(lambda leaf: leaf[living] if leaf.ndim else leaf, tree)
+    without = rows(state)._replace(median=state.median)
+    (one, info), (other, info_other) = steps(algorithm, with_dead, 2), steps(algorithm, without, 2)
+    np.testing.assert_allclose(one.position[living], other.position, rtol=1e-5, atol=1e-6)
+    for found, expected in zip(info[:2], info_other[:2], strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert (np.abs(one.position - X)[living].max(1) > 1e-3).all()
+    assert (info.status == jnp.where(living, Status.OK, Status.FROZEN)).all()
+    assert one.alive.tolist() == living.tolist()
 
 
 def test_particles_that_coincide_are_refused_or_frozen():
