@@ -14,9 +14,20 @@ towards the subspace that tells the particles best from the target. The temperat
 tenfold where the mean over particles of max_a |φ_ia| no longer changes, so that in the end the
 projectors are random and all directions are served.
 
-What is left of the marginal variance of a standard normal law, of d = 50 coordinates turned at
-random, with n = 50: {figures}. A finite ensemble stays a biased quadrature rule, and the
-projections see dependence between no more than M directions at a time.
+What is left of the marginal variances of a standard normal law in d coordinates, with n = 50, the
+default kernel and optimiser, and B = d / M projections:
+
+==============  ======  ======  =======
+method          d = 10  d = 50  d = 100
+==============  ======  ======  =======
+`svgd`          0.89    0.59    0.30
+M = 1           0.91    0.94    0.94
+M = 2           0.93    0.94    0.93
+M = 5           0.92    0.90    0.87
+==============  ======  ======  =======
+
+The particles do not come to rest, as the projectors do not; and a projection sees no dependence
+between more than M directions. A finite ensemble stays a biased quadrature rule.
 
 Reference: Liu, Zhu, Ton, Wynne and Duncan, "Grassmann Stein variational gradient descent", AISTATS
 2022, section 4, algorithm 1.
