@@ -19,6 +19,7 @@ TESTED = {
     "eight_schools",
     "langevin_bias",
     "kernel_mmd",
+    "pareto_front",
     "schedule_search",
     "several_processes",
     "solver_comparison",
@@ -144,3 +145,9 @@ def test_schedule_search(tmp_path: Path) -> None:
     # Over 8 keys 0.16 to 0.44; the best of the known solvers alone has about 0.5.
     assert ratio < 0.7
     check_picture(tmp_path / "schedule_search.png")
+
+
+@pytest.mark.quick_compiler
+def test_pareto_front(tmp_path: Path) -> None:
+    assert load("pareto_front").main(4, 300, folder=tmp_path) < 1
+    check_picture(tmp_path / "pareto_front.png")

@@ -9,6 +9,15 @@ from shoal.sampling.stein.message_passing import message_passing_svgd
 from shoal.sampling.stein.mitosis import split
 from shoal.sampling.stein.msvgd import msvgd
 from shoal.sampling.stein.newton import svn
+from shoal.sampling.stein.pareto import (
+    ParetoSearch,
+    ParetoSet,
+    ParetoState,
+    hypervolume,
+    nondominated,
+    pareto_search,
+    pareto_set,
+)
 from shoal.sampling.stein.projected import ProjectedMemory, projected_svgd
 from shoal.sampling.stein.random_batch import random_batch_svgd
 from shoal.sampling.stein.stochastic import stochastic_svgd
@@ -18,6 +27,9 @@ from shoal.sampling.stein.svng import gauss_newton, svng
 
 __all__ = [
     "GrassmannMemory",
+    "ParetoSearch",
+    "ParetoSet",
+    "ParetoState",
     "ProjectedMemory",
     "SteinInfo",
     "SteinState",
@@ -26,9 +38,13 @@ __all__ = [
     "coin_svgd",
     "gauss_newton",
     "grassmann_svgd",
+    "hypervolume",
     "matrix_svgd",
     "message_passing_svgd",
     "msvgd",
+    "nondominated",
+    "pareto_search",
+    "pareto_set",
     "projected_svgd",
     "random_batch_svgd",
     "split",

@@ -48,6 +48,7 @@ FAMILIES = (
     "numpyro_bridge",
     "overdamped",
     "pairwise",
+    "pareto",
     "particles",
     "randomness",
     "spherical",
