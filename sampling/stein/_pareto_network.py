@@ -39,6 +39,10 @@ _OFFSET = 1e-4
 _SMALLEST_BANDWIDTH = 5e-6
 # Gradients of a coordinate that are shorter are not scaled to unit length.
 _SHORTEST = 1e-12
+# How far the ideal point is below the best values, in their standard deviations.
+_BEYOND_BEST = 0.1
+# Of their range, added to the worst values for a reference point.
+_MARGIN = 0.1
 # Steps between two looks at the hypervolume, by which a network is chosen.
 _CHECK_EVERY = 10
 
@@ -70,7 +74,6 @@ class Task(NamedTuple):
     """
 
     surrogate: Any
-    ideal: jax.Array
     reference: jax.Array
     front: jax.Array
 
@@ -130,8 +133,8 @@ def local_kernel(values: jax.Array, active: jax.Array, scale: Any, bandwidth: st
 def direction(
     network: Network, values_of: Callable[[jax.Array], jax.Array], preferences: jax.Array,
     ideal: jax.Array, sizes: Sizes, rates: Rates,
-) -> Network:  # fmt: skip
-    """Return what the weights are moved against, in the network's shape."""
+) -> tuple[Network, jax.Array]:  # fmt: skip
+    """Return what the weights are moved against, and the least value of each objective."""
 
     def values(network: Network, taps: Any) -> tuple[jax.Array, Any]:
         solutions, inputs = forward(network, preferences, taps)
@@ -150,7 +153,8 @@ def direction(
     share = jnp.sum(kernel(v), 0).astype(taps[0].dtype)
     down = tuple(_normalised_sum(a, b, share) for a, b in zip(inputs, slopes, strict=True))
     # Summed over i: Σ_i (1/n) [Σ_j K_ij ĝ_j + α ∇ Σ_j K_ij].
-    return jax.tree.map(lambda g, r: (g + rates.repulsion * r) / len(v), down, apart)
+    against = jax.tree.map(lambda g, r: (g + rates.repulsion * r) / len(v), down, apart)
+    return against, jnp.min(v, 0)
 
 
 def _normalised_sum(
@@ -176,7 +180,7 @@ def train(
     key: jax.Array, task: Task, rates: Rates, sizes: Sizes, predict: Any, dim: int
 ) -> Network:
     """Return a network trained afresh: of all that were looked at, that of most hypervolume."""
-    num_objectives = len(task.ideal)
+    num_objectives = len(task.reference)
     values_of = functools.partial(lower_bounds, task.surrogate, rates.exploration, predict)
     even = jnp.asarray(even_preferences(num_objectives), jnp.float32)
     optimiser = optax.adam(rates.learning_rate)
@@ -186,18 +190,21 @@ def train(
         return dominated_volume(values_of(forward(network, even)[0]), task.reference)
 
     def step(carry: Any, i: jax.Array) -> tuple[Any, None]:
-        network, state, best, most = carry
+        network, state, best, most, ideal = carry
         draws = jax.random.fold_in(key, i + 1)
         preferences = draw_preferences(draws, sizes.num_preferences, num_objectives)
-        against = direction(network, values_of, preferences, task.ideal, sizes, rates)
+        against, least = direction(network, values_of, preferences, ideal, sizes, rates)
         updates, state = optimiser.update(against, state)
         network = optax.apply_updates(network, updates)
         is_time = ((i + 1) % _CHECK_EVERY == 0) | (i + 1 == sizes.num_steps)
         found = jax.lax.cond(is_time, lambda: volume(network), lambda: jnp.full_like(most, -1))
         best = jax.tree.map(lambda new, old: jnp.where(found >= most, new, old), network, best)
-        return (network, state, best, jnp.maximum(found, most)), None
+        # The surrogate may promise more than was seen: a value below the ideal would count as zero.
+        ideal = jnp.minimum(ideal, least - _BEYOND_BEST)
+        return (network, state, best, jnp.maximum(found, most), ideal), None
 
-    carry = start, optimiser.init(start), start, jnp.zeros((), task.ideal.dtype)
+    ideal = jnp.min(task.front, 0) - _BEYOND_BEST
+    carry = start, optimiser.init(start), start, jnp.zeros((), ideal.dtype), ideal
     return jax.lax.scan(step, carry, jnp.arange(sizes.num_steps))[0][2]
 
 
@@ -206,7 +213,11 @@ def propose(
     key: jax.Array, network: Network, task: Task, rates: Rates, sizes: Sizes, predict: Any
 ) -> jax.Array:
     """Return the candidates ``(batch, d)`` that promise to add most hypervolume."""
-    preferences = draw_preferences(key, sizes.num_candidates, len(task.ideal))
+    preferences = draw_preferences(key, sizes.num_candidates, len(task.reference))
     candidates = forward(network, preferences)[0]
     values = lower_bounds(task.surrogate, rates.exploration, predict, candidates)
-    return candidates[choose_greedily(values, task.front, task.reference, sizes.batch_size)]
+    # Far behind the front a reference point would have the ends of the front chosen alone.
+    both = jnp.concatenate([task.front, values])
+    worst = jnp.max(jnp.where(jnp.isinf(both), -jnp.inf, both), 0)
+    reference = jnp.minimum(task.reference, worst + _MARGIN * (worst - jnp.min(both, 0)))
+    return candidates[choose_greedily(values, task.front, reference, sizes.batch_size)]

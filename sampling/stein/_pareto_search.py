@@ -15,8 +15,6 @@ from shoal.sampling.stein._pareto_front import dominated_volume, nondominated
 
 # Of the front's range, added to the worst values where no reference point is given.
 _MARGIN = 0.1
-# How far the ideal point is below the best values, in their standard deviations.
-_BEYOND_BEST = 0.1
 
 
 class ParetoSet(NamedTuple):
@@ -199,8 +197,8 @@ class ParetoSearch(NamedTuple):
         front = np.full((len(surrogate.inputs), self.num_objectives), np.inf)
         best = good[nondominated(good)]
         front[: len(best)] = standard(best)
-        arrays = standard(good.min(0)) - _BEYOND_BEST, standard(self._reference(good)), front
-        return networks.Task(surrogate, *map(jnp.asarray, arrays))
+        reference = standard(self._reference(good))
+        return networks.Task(surrogate, jnp.asarray(reference), jnp.asarray(front))
 
     def _extended(self, state: ParetoState, x: Any, y: Any, names: Any) -> ParetoState:
         x = _table(names[0], x, self.low.size)
