@@ -56,7 +56,7 @@ def looped(step: Callable[[Any], Any], carry: Any) -> Callable[[], Any]:
 
 
 def num_steps(carry: Any) -> int:
-    """Steps that a call makes."""
+    """Return the number of steps that a call makes."""
     return 10 if len(getattr(carry, "position", getattr(carry, "particles", carry))) < 4096 else 1
 
 
@@ -115,13 +115,13 @@ def _against_peers(report: Report, x: jax.Array) -> None:
     slow = n * n * d > 1e8
     times = interleave(contenders, 3 if slow else report.options.rounds(11, 3))
     if other is not None:
-        report.ratio(f"SVGD step with median, seconds a call: n={n}, d={d} / msvgd", times, 1 / MSVGD,
+        report.ratio(f"SVGD step with median, seconds: n={n}, d={d} / msvgd", times, 1 / MSVGD,
                      peer="msvgd")  # fmt: skip
     contenders = {"ours": contenders["ours"], "BlackJAX": blackjax_step(x)}
     times = interleave(contenders, 1 if slow else report.options.rounds(5, 3))
     least = BLACKJAX[n]
     report.ratio(
-        f"SVGD step with median, seconds a call: n={n}, d={d} / BlackJAX", times,
+        f"SVGD step with median, seconds: n={n}, d={d} / BlackJAX", times,
         None if least is None else 1 / least, peer="BlackJAX",
     )  # fmt: skip
 
@@ -131,9 +131,7 @@ def _against_products(report: Report, x: jax.Array) -> None:
     contenders = {"ours": ours(x, 2.0 * d), "pair": pair(x)}
     times = interleave(contenders, report.options.rounds(21, 5))
     most = 1.0 if n == 4096 else 2.5
-    report.ratio(
-        f"SVGD step, fixed h, seconds a call: n={n}, d={d} / (X Xᵀ) X", times, most, peer="pair"
-    )
+    report.ratio(f"SVGD step, fixed h, seconds: n={n}, d={d} / (X Xᵀ) X", times, most, peer="pair")
     if n == 4096:
         algorithm = stein.svgd(kernels.RBF(1.0), SGD)(log_density)
         state = jax.jit(algorithm.init)(x)
@@ -160,6 +158,4 @@ def _large(report: Report) -> None:
     told = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
     seconds, held = map(float, told.stdout.split())
     report.row("SVGD step, GiB resident: n=65,536, d=10 / 1", held, 1.0, held, 1.0)
-    report.row(
-        "SVGD step, seconds a call: n=65,536, d=10 (for information)", seconds, 1.0, seconds, None
-    )
+    report.row("SVGD step, seconds: n=65,536, d=10 (for information)", seconds, 1.0, seconds, None)

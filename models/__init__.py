@@ -11,10 +11,22 @@ if TYPE_CHECKING:
     from shoal.models import (
         denoisers as denoisers,
         densities as densities,
+        multi_objective as multi_objective,
         posteriors as posteriors,
+        selective as selective,
         spiked as spiked,
     )
 else:
     __getattr__, __dir__, __all__ = attach(
-        __name__, {"shoal.models": ["denoisers", "densities", "posteriors", "spiked"]}
+        __name__,
+        {
+            "shoal.models": [
+                "denoisers",
+                "densities",
+                "multi_objective",
+                "posteriors",
+                "selective",
+                "spiked",
+            ]
+        },
     )

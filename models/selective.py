@@ -165,7 +165,7 @@ def _solve(key: jax.Array, X: jax.Array, y: jax.Array, penalty: Any, noise: Any)
 
     tolerance = 10 * jnp.finfo(X.dtype).eps
     moves = lambda c: (c[1] > tolerance * (1 + jnp.max(jnp.abs(c[0])))) & (c[2] < _SWEEPS)
-    start = (jnp.zeros(p, X.dtype), jnp.asarray(jnp.inf, X.dtype), 0)
+    start = (jnp.zeros(p, X.dtype), jnp.asarray(jnp.inf, X.dtype), jnp.zeros((), jnp.int32))
     beta = jax.lax.while_loop(moves, sweep, start)[0]
     return _Problem(lam, ridge, scale, omega, beta)
 
@@ -235,14 +235,17 @@ def confidence_intervals(
     >>> X = jax.random.normal(jax.random.key(0), (100, 10)) / 10
     >>> y = 30 * X[:, 3] + jax.random.normal(jax.random.key(1), (100,))
     >>> selection = randomized_lasso(jax.random.key(2), X, y, penalty=2.0)
-    >>> draws = selection.magnitude + selection.scale * jax.random.normal(jax.random.key(3), (20_000, 1))
-    >>> ends = confidence_intervals(jax.random.key(4), selection, draws, jnp.array([0.9]))[0, 0]
-    >>> ends.shape
-    (2,)
+    >>> noise = selection.scale * jax.random.normal(jax.random.key(3), (4000, 1))
+    >>> draws = (noise - selection.shift) / selection.factor[0]
+    >>> ends = confidence_intervals(jax.random.key(4), selection, draws, [0.9])[0, 0]
+    >>> half = 1.645 * jnp.sqrt(selection.covariance[0, 0])
+    >>> bool(jnp.allclose((ends - selection.estimate) / half, jnp.array([-1, 1]), atol=0.1))
+    True
     """
     check_key(key)
     k = selection.magnitude.shape[-1]
     draws = real_array("draws", draws, ("T", k))
+    check_finite("draws", draws)
     levels = real_parameter("levels", levels, 0.0, 1.0)
     errors = jax.random.multivariate_normal(
         key, jnp.zeros(k, draws.dtype), selection.covariance, (len(draws),)
