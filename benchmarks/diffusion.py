@@ -127,8 +127,8 @@ def search_rows(report: Report, problem: Problem) -> None:
         found = diffusion.search_schedule(
             jax.random.key(n), problem.denoiser, SCHEDULE, n, problem.x_T.shape[1:],
             num_generations=2, population=12, num_descents=0, refine="coefficients",
-            num_refine_samples=12_288, num_refine_trials=150, num_refine_steps=400,
-            learning_rate=2e-5,
+            num_refine_samples=32_768, num_refine_trials=150, num_refine_steps=800,
+            batch_size=512,
         )  # fmt: skip
         ours, _ = measure(judged, found.solver, n)
         bar(report, f"digits mixture, {n} calls: searched schedule", ours, most, 1.0)

@@ -10,9 +10,15 @@ on what the steps before it lead to: one pass, no iteration, every entry of a sa
 all alike. Being cheap, it is done for many λ, which an evolution strategy moves: where the steps
 are decides most. From there gradients of the error at the end, through the whole run, move all
 coefficients and all λ; the regressions' own covariances make the problem well conditioned. Most of
-the error is in few samples, those near a border between modes: batches are drawn half evenly, half
-in proportion to the squared error, and weighted so that the gradient is unbiased. The first of the
-steps calls nothing: where x is nearly all noise a line through it says as much.
+the squared error is in few samples, those so near a border between modes that the solver takes them
+to the other one. Their gradients are huge and say little, so what descends is, for an error e of a
+sample and half the median error c at the beginning,
+
+    E sqrt(sqrt(e² + c²)),
+
+which rises so slowly with e that no few samples decide where it goes. Batches are drawn half
+evenly, half in proportion to this loss, and weighted so that the gradient is unbiased. The first of
+the steps calls nothing: where x is nearly all noise a line through it says as much.
 """
 
 import functools
@@ -31,8 +37,11 @@ from shoal.sampling.diffusion._tables import Table, reference
 _RIDGE = 1e-6
 _NUM_POINTS, _NUM_INNER = 65, 2
 _FIRST_STEP = 0.25
-_NUM_CHECKS = 25
+_NUM_CHECKS = 10
 _AVERAGE = 0.01
+_POWER = 0.5
+# Logarithms of gaps move by more than coefficients do, which are in units of uncorrelated columns.
+_TIMES_RATE = 20.0
 
 
 class Fitted(NamedTuple):
@@ -131,10 +140,10 @@ def descend(
     denoiser: Denoiser, fitted: Fitted, samples: Samples, num_valid: int, key: jax.Array,
     num_steps: int, learning_rate: float, batch_size: int,
 ) -> tuple[Fitted, np.ndarray]:  # fmt: skip
-    """Move coefficients and λ down the mean squared error at the end.
+    """Move coefficients and λ down the loss at the end, see the module's head.
 
-    The first ``num_valid`` samples only choose among iterates. Returns also the root mean square
-    error on them at each check.
+    The first ``num_valid`` samples only choose among iterates. Returns also the loss on them at
+    each check.
     """
     dtype = samples.start.dtype
     base = tuple(jnp.asarray(part, dtype) for part in fitted)
@@ -142,24 +151,27 @@ def descend(
     scaled = lambda factor: optax.chain(
         optax.adam(1.0, b2=0.999), optax.scale_by_schedule(lambda i: factor * rate(i))
     )
-    rates = {"coefficients": scaled(learning_rate), "times": scaled(learning_rate)}
+    rates = {"coefficients": scaled(learning_rate), "times": scaled(_TIMES_RATE * learning_rate)}
     optimiser = optax.multi_transform(rates, ("coefficients", "times"))
     parameters = tuple(
         jnp.asarray(np.zeros(shape), dtype)
         for shape in (fitted.coefficients.shape, len(fitted.half_log_snr) - 2)
     )
     state = eqx.filter_jit(optimiser.init)(parameters)
-    judge = functools.partial(_judge, denoiser, base, samples, num_valid, batch_size)
+    wrong = functools.partial(_wrong, denoiser, base, samples, batch_size)
+    begun = wrong(parameters)
+    floor = jnp.median(begun) / 4
+    judge = functools.partial(_judge, num_valid, floor)
     carry = (parameters, parameters, state)
-    score, odds = judge(parameters)
+    score, odds = judge(begun)
     best, history = (float(score), parameters), list[float]()
     num_checks = min(_NUM_CHECKS, num_steps)
     for i in range(num_checks):
         carry = _iterate(
-            denoiser, base, optimiser, samples, num_valid, odds, carry, key, np.int32(i),
+            denoiser, base, optimiser, samples, num_valid, floor, odds, carry, key, np.int32(i),
             -(-num_steps // num_checks), batch_size,
         )  # fmt: skip
-        score, odds = judge(carry[0])
+        score, odds = judge(wrong(carry[0]))
         history.append(float(score))
         if history[-1] < best[0]:
             best = history[-1], carry[0]
@@ -284,25 +296,34 @@ def _run(denoiser: Denoiser, base: tuple, parameters: tuple, x: jax.Array) -> ja
 
 
 @eqx.filter_jit
-def _judge(
-    denoiser: Denoiser, base: tuple, samples: Samples, num_valid: int, at_once: int,
-    parameters: tuple,
-) -> tuple[jax.Array, jax.Array]:  # fmt: skip
-    """Return the error on the first samples, and odds of mean 1 to draw each of the others."""
+def _wrong(
+    denoiser: Denoiser, base: tuple, samples: Samples, at_once: int, parameters: tuple
+) -> jax.Array:
+    """Return the mean squared error of each sample."""
 
     def one(sample: Samples) -> jax.Array:
         end = _run(denoiser, base, parameters, sample.start[None])[0]
         return jnp.mean((end - sample.end) ** 2)
 
-    wrong = jax.lax.map(one, samples, batch_size=at_once)
-    valid, train = wrong[:num_valid], wrong[num_valid:]
-    return jnp.sqrt(jnp.mean(valid)), 0.5 + 0.5 * train / jnp.mean(train)
+    return jax.lax.map(one, samples, batch_size=at_once)
+
+
+def _loss(wrong: jax.Array, floor: jax.Array) -> jax.Array:
+    return (wrong + floor) ** (_POWER / 2)
+
+
+def _judge(num_valid: int, floor: jax.Array, wrong: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the loss on the first samples, and odds of mean 1 to draw each of the others."""
+    losses = _loss(wrong, floor)
+    train = losses[num_valid:]
+    return jnp.mean(losses[:num_valid]), 0.5 + 0.5 * train / jnp.mean(train)
 
 
 @eqx.filter_jit
 def _iterate(
     denoiser: Denoiser, base: tuple, optimiser: Any, samples: Samples, num_valid: int,
-    odds: jax.Array, carry: Any, key: jax.Array, count: Any, num: int, batch_size: int,
+    floor: jax.Array, odds: jax.Array, carry: Any, key: jax.Array, count: Any, num: int,
+    batch_size: int,
 ) -> Any:  # fmt: skip
     """Take ``num`` steps with batches drawn in proportion to ``odds``, and average over them."""
     start, target = samples.start[num_valid:], samples.end[num_valid:]
@@ -311,7 +332,7 @@ def _iterate(
     def loss(parameters: tuple, some: jax.Array) -> jax.Array:
         ends = _run(denoiser, base, parameters, start[some])
         wrong = jnp.mean((ends - target[some]) ** 2, tuple(range(1, ends.ndim)))
-        return jnp.mean(wrong / odds[some])
+        return jnp.mean(_loss(wrong, floor) / odds[some])
 
     def iterate(carry: tuple, key: jax.Array) -> tuple:
         average, parameters, state = carry

@@ -9,8 +9,9 @@ solution, over noises that it was not made on. The search has three stages.
 2. Gradients for what is continuous, the times and relaxations: reverse mode through the run for the
    table, central differences in float64 for the table's dependence on them.
 3. On request, all coefficients of the table: regressed step by step on exact paths, for many grids,
-   and then moved together by gradient (see `_refine`). That is no schedule of decisions any more,
-   but a solver of the same calls, and each weight is as many numbers as a sample has entries.
+   and then moved together by gradient, with the times, down a loss that the few samples which jump
+   to another mode do not dominate (see `_refine`). That is no schedule of decisions any more, but a
+   solver of the same calls, and each weight is as many numbers as a sample has entries.
 
 What is found is made for this model, schedule and number of calls. The score that is reported is
 from held-out noises, which nothing was chosen by.
@@ -111,7 +112,7 @@ def search_schedule(
     start: SolverSchedule | None = None, num_samples: int = 256, num_heldout: int = 1024,
     num_generations: int = 8, population: int = 24, num_descents: int = 60,
     refine: str | None = "schedule", per_entry: bool = True, num_refine_samples: int = 8192,
-    num_refine_trials: int = 80, num_refine_steps: int = 1000, learning_rate: float = 2e-5,
+    num_refine_trials: int = 80, num_refine_steps: int = 800, learning_rate: float = 5e-5,
     batch_size: int = 256, dtype: Any = jnp.float32,
 ) -> SearchResult:  # fmt: skip
     """Search for the best solver with ``num_steps`` calls of a denoiser.
@@ -147,7 +148,7 @@ def search_schedule(
         Whether refined coefficients may differ between the entries of a sample.
     num_refine_samples, num_refine_trials, num_refine_steps, learning_rate
         For refined coefficients: noises, of which a tenth chooses; grids tried; steps of gradients
-        and their size.
+        and their size, which is for the logarithms of the gaps between times 20 times that.
     batch_size
         Noises in one batch, and samples run side by side.
     dtype

@@ -21,7 +21,7 @@ from shoal.sampling.diffusion import (
     solve,
 )
 from shoal.sampling.diffusion._decisions import check_schedule
-from shoal.sampling.diffusion._refine import Samples, absolute, regress, solve_paths
+from shoal.sampling.diffusion._refine import Samples, absolute, descend, regress, solve_paths
 from shoal.sampling.diffusion._tables import Tabled, errors, reference, run_table
 from shoal.sampling.diffusion.grids import half_log_snrs
 from shoal.sampling.diffusion.search import Bench, _gradient, _moved
@@ -100,6 +100,23 @@ def test_one_regressed_call_solves_gaussians_with_independent_entries():
         apart[per_entry] = float(jnp.sqrt(jnp.mean((found - exact) ** 2)))
     assert apart[True] < 2e-3
     assert apart[False] > 0.05
+
+
+def test_descent_moves_coefficients_and_times_to_less_error_on_other_noises():
+    clock = np.linspace(*ENDS, 5)
+    paths = solve_paths(DENOISER, clock, samples(256).start, 256)
+    fitted, _ = regress(DENOISER, clock, paths, True, 256)
+    moved, history = descend(
+        DENOISER, fitted, samples(512), 64, jax.random.key(0), 400, 5e-4, 128
+    )  # fmt: skip
+    error = lambda fit: np.sqrt(
+        errors(DENOISER, jax.tree.map(lambda part: part[None], absolute(fit)), *samples(512, 9))
+    )
+    assert np.median(error(moved)) < 0.92 * np.median(error(fitted))
+    assert np.mean(error(moved)) < 0.92 * np.mean(error(fitted))
+    assert history.shape == (10,)
+    assert moved.half_log_snr[[0, -1]].tolist() == clock[[0, -1]].tolist()
+    assert np.abs(moved.half_log_snr - clock).max() > 0.05
 
 
 def test_children_can_be_carried_out_in_the_calls_there_are():
