@@ -9,6 +9,7 @@ NAMED = "test_named_solvers_are_schedules"
 UNIFIED = "shoal.sampling.diffusion.usf"
 DECISIONS = "shoal.sampling.diffusion._decisions"
 EVOLUTION = "shoal.sampling.diffusion._evolution"
+REFINE = "shoal.sampling.diffusion._refine"
 SKIPPING = "shoal.sampling.diffusion.sada"
 
 BUGS = (
@@ -89,6 +90,17 @@ BUGS = (
             EVOLUTION,
             "clock[1:-1] = np.where(rng.random(len(moved)) < _CHANGE, moved, clock[1:-1])",
             "clock[:-2] = np.where(rng.random(len(moved)) < _CHANGE, moved, clock[1:-1])",
+        ),
+    ),
+    *found_by(
+        SEARCH,
+        "test_descent_moves_coefficients_and_times_to_less_error_on_other_noises",
+        (),
+        (
+            "search: times move no faster than coefficients",
+            REFINE,
+            "_TIMES_RATE * learning_rate",
+            "learning_rate",
         ),
     ),
     *found_by(
