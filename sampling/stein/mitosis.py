@@ -56,9 +56,9 @@ def split(
     -------
     SteinState
         Of ``num * n`` particles; the children of particle i are ``num * i, ..., num * i + num - 1``
-        and inherit the state of the optimiser (its leaves with a leading axis n). Children of the
-        dead are dead. A child whose log density or gradient is not finite is dead, where its parent
-        was. Bandwidth, memory and the number of steps are carried on.
+        and inherit what optimiser and memory hold of it. Children of the dead are dead. A child
+        whose log density or gradient is not finite is dead, where its parent was. The bandwidth and
+        the number of steps are carried on.
 
     Raises
     ------
@@ -121,16 +121,16 @@ def _split(
         own(made),
         jax.tree.map(repeat, own(state)),
     )
-    is_per_particle = lambda leaf: jnp.shape(leaf)[:1] == (len(points),)
+    # What a new start of that many particles has more of is kept for each particle.
+    inherit = lambda old, new: old if jnp.shape(new) == jnp.shape(old) else repeat(old)
     return state._replace(
         position=position,
         dual=dual,
         log_density=log_density,
         score=score,
         alive=alive,
-        optimizer=jax.tree.map(
-            lambda leaf: repeat(leaf) if is_per_particle(leaf) else leaf, state.optimizer
-        ),
+        optimizer=jax.tree.map(inherit, state.optimizer, made.optimizer),
+        memory=jax.tree.map(inherit, state.memory, made.memory),
     )
 
 

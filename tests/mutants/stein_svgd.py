@@ -166,8 +166,8 @@ BUGS = (
         (
             "an optimiser without a past",
             FAMILY + "mitosis",
-            "optimizer=jax.tree.map(",
-            "optimizer=made.optimizer if num else jax.tree.map(",
+            "jax.tree.map(inherit, state.optimizer, made.optimizer)",
+            "made.optimizer",
         ),
     ),
 )

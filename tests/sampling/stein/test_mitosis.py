@@ -8,7 +8,9 @@ import pytest
 from stein_targets import correlated, steps
 
 from shoal.sampling import stein
-from shoal.sampling.core import mirror
+from shoal.sampling.core import kernels, mirror
+from shoal.sampling.stein._ensemble import Method, stein_direction
+from shoal.sampling.stein._options import check_bandwidth
 
 pytestmark = pytest.mark.quick_compiler
 
@@ -77,6 +79,22 @@ def test_the_jitter_survives_coin_betting_and_minibatch_keys():
     gap = lambda s: np.diff(np.asarray(s.position).reshape(6, 2, 2), axis=1)
     assert (info.status == 0).all()
     assert (np.linalg.norm(gap(more), axis=-1) > 0.5 * np.linalg.norm(gap(made), axis=-1)).all()
+
+
+def test_what_a_method_remembers_of_each_particle_is_inherited():
+    """And nothing else, although there are as many particles as coordinates."""
+    remember = lambda points: {"each": points + 1, "all": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
+    method = Method(
+        lambda key, e: stein_direction(kernels.RBF(1.0), e)._replace(memory=e.memory),
+        optax.sgd(0.1),
+        check_bandwidth(1.0),
+        memory=remember,
+    )
+    algorithm = method.algorithm(correlated)
+    state = algorithm.init(jnp.array([[0.0, 1.0], [2.0, 3.0]]))
+    made = jax.jit(lambda s: stein.split(jax.random.key(1), algorithm, s))(state)
+    np.testing.assert_array_equal(made.memory["each"], [[1, 2], [1, 2], [3, 4], [3, 4]])
+    np.testing.assert_array_equal(made.memory["all"], state.memory["all"])
 
 
 def test_mirrored_children_stay_in_the_set():
