@@ -70,12 +70,14 @@ class Rates(NamedTuple):
 class Task(NamedTuple):
     """What a network is trained for: objectives, and where they matter.
 
-    ``front`` holds the values of evaluated solutions, padded with infinite ones.
+    ``front`` holds the values of nondominated solutions, padded with infinite ones; ``solutions``
+    are these, in the unit cube, padded with zeros.
     """
 
     surrogate: Any
     reference: jax.Array
     front: jax.Array
+    solutions: jax.Array
 
 
 def initialise(key: jax.Array, num_objectives: int, dim: int, width: int) -> Network:
@@ -131,8 +133,8 @@ def local_kernel(values: jax.Array, active: jax.Array, scale: Any, bandwidth: st
 
 
 def direction(
-    network: Network, values_of: Callable[[jax.Array], jax.Array], preferences: jax.Array,
-    ideal: jax.Array, sizes: Sizes, rates: Rates,
+    network: Network, values_of: Callable[[jax.Array], jax.Array], weights: jax.Array,
+    ideal: jax.Array, preferences: jax.Array, sizes: Sizes, rates: Rates,
 ) -> tuple[Network, jax.Array]:  # fmt: skip
     """Return what the weights are moved against, and the least value of each objective."""
 
@@ -142,12 +144,12 @@ def direction(
 
     taps = tuple(jnp.zeros((len(preferences), bias.size), bias.dtype) for _, bias in network)
     v, pull, inputs = jax.vjp(values, network, taps, has_aux=True)
-    losses = preferences * (v - ideal)
+    losses = weights * (v - ideal)
     active = jnp.argmax(losses, 1)
     kernel = functools.partial(
         local_kernel, active=active, scale=rates.kernel_scale, bandwidth=sizes.bandwidth
     )
-    of_loss = jnp.where(jnp.arange(v.shape[1]) == active[:, None], preferences, 0).astype(v.dtype)
+    of_loss = jnp.where(jnp.arange(v.shape[1]) == active[:, None], weights, 0).astype(v.dtype)
     slopes = pull(of_loss)[1]
     apart = pull(jax.grad(lambda v: jnp.sum(kernel(v)))(v))[0]
     share = jnp.sum(kernel(v), 0).astype(taps[0].dtype)
@@ -193,7 +195,10 @@ def train(
         network, state, best, most, ideal = carry
         draws = jax.random.fold_in(key, i + 1)
         preferences = draw_preferences(draws, sizes.num_preferences, num_objectives)
-        against, least = direction(network, values_of, preferences, ideal, sizes, rates)
+        # Each objective in units of its range on the front: standard deviations are those of all
+        # that was evaluated, mostly far behind it.
+        weights = preferences / (worst - ideal)
+        against, least = direction(network, values_of, weights, ideal, preferences, sizes, rates)
         updates, state = optimiser.update(against, state)
         network = optax.apply_updates(network, updates)
         is_time = ((i + 1) % _CHECK_EVERY == 0) | (i + 1 == sizes.num_steps)
@@ -203,7 +208,7 @@ def train(
         ideal = jnp.minimum(ideal, least - _BEYOND_BEST)
         return (network, state, best, jnp.maximum(found, most), ideal), None
 
-    ideal = jnp.min(task.front, 0) - _BEYOND_BEST
+    ideal, worst = jnp.min(task.front, 0) - _BEYOND_BEST, _worst(task.front)
     carry = start, optimiser.init(start), start, jnp.zeros((), ideal.dtype), ideal
     return jax.lax.scan(step, carry, jnp.arange(sizes.num_steps))[0][2]
 
@@ -213,11 +218,32 @@ def propose(
     key: jax.Array, network: Network, task: Task, rates: Rates, sizes: Sizes, predict: Any
 ) -> jax.Array:
     """Return the candidates ``(batch, d)`` that promise to add most hypervolume."""
-    preferences = draw_preferences(key, sizes.num_candidates, len(task.reference))
-    candidates = forward(network, preferences)[0]
+    of_network, of_front = jax.random.split(key)
+    preferences = draw_preferences(of_network, sizes.num_candidates, len(task.reference))
+    learned = forward(network, preferences)[0]
+    candidates = jnp.concatenate([learned, _neighbours(of_front, task, len(learned))])
     values = lower_bounds(task.surrogate, rates.exploration, predict, candidates)
     # Far behind the front a reference point would have the ends of the front chosen alone.
     both = jnp.concatenate([task.front, values])
-    worst = jnp.max(jnp.where(jnp.isinf(both), -jnp.inf, both), 0)
+    worst = _worst(both)
     reference = jnp.minimum(task.reference, worst + _MARGIN * (worst - jnp.min(both, 0)))
     return candidates[choose_greedily(values, task.front, reference, sizes.batch_size)]
+
+
+def _worst(front: jax.Array) -> jax.Array:
+    """Return the largest finite value of each objective."""
+    return jnp.max(jnp.where(jnp.isinf(front), -jnp.inf, front), 0)
+
+
+def _neighbours(key: jax.Array, task: Task, num: int) -> jax.Array:
+    """Return solutions on the front with one coordinate drawn anew, ``(num, d)``.
+
+    A network may have settled where the surrogate is wrong and would be asked there again.
+    """
+    of_row, of_coordinate, of_value = jax.random.split(key, 3)
+    count = jnp.sum(jnp.isfinite(task.front[:, 0]))
+    rows = task.solutions[jax.random.randint(of_row, (num,), 0, count)]
+    chosen = jax.random.randint(of_coordinate, (num, 1), 0, rows.shape[1])
+    # Uniform, but for one in twelve at either bound, where optima often are.
+    drawn = jnp.clip(jax.random.uniform(of_value, (num, 1), rows.dtype, -0.1, 1.1), 0, 1)
+    return jnp.where(jnp.arange(rows.shape[1]) == chosen, drawn, rows)

@@ -191,14 +191,14 @@ class ParetoSearch(NamedTuple):
         centre, spread = y.mean(0), y.std(0)
         spread = np.where(spread > 0, spread, 1.0)
         standard = lambda y: (y - centre) / spread
-        surrogate = fit(
-            (state.x - self.low) / (self.high - self.low), standard(y), self.num_fit_iterations
-        )
+        unit = (state.x - self.low) / (self.high - self.low)
+        surrogate = fit(unit, standard(y), self.num_fit_iterations)
         front = np.full((len(surrogate.inputs), self.num_objectives), np.inf)
-        best = good[nondominated(good)]
-        front[: len(best)] = standard(best)
-        reference = standard(self._reference(good))
-        return networks.Task(surrogate, jnp.asarray(reference), jnp.asarray(front))
+        solutions = np.zeros((len(front), unit.shape[1]), np.float32)
+        is_best = nondominated(state.y)
+        front[: is_best.sum()], solutions[: is_best.sum()] = standard(y[is_best]), unit[is_best]
+        arrays = standard(self._reference(good)), front, solutions
+        return networks.Task(surrogate, *map(jnp.asarray, arrays))
 
     def _extended(self, state: ParetoState, x: Any, y: Any, names: Any) -> ParetoState:
         x = _table(names[0], x, self.low.size)

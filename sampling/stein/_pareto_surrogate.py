@@ -21,10 +21,11 @@ from scipy.optimize import minimize
 # Limits of length-scales, variance and noise variance, for inputs in the unit cube and outputs of
 # unit variance.
 _LIMITS = {"length": (0.02, 200.0), "variance": (1e-3, 1e3), "noise": (1e-6, 1.0)}
-# Of the logarithms of length-scales: what their mean is without data, beside log(d) / 2, its
-# deviation, and their own from it. Without the last, twenty points in thirty dimensions leave most
-# coordinates out.
-_LENGTH_PRIOR = 2**0.5, 3**0.5, 0.5
+# The logarithms of length-scales are about a common centre, by a Student law of this width and two
+# degrees of freedom: most are alike, and some may be far off. Without it, twenty points in thirty
+# dimensions leave most coordinates out. The centre is normal, with mean √2 + log(d) / 2.
+_WIDTH = 0.3
+_CENTRE = 2**0.5, 3**0.5
 _SMALLEST_SIZE = 32
 
 
@@ -74,8 +75,10 @@ def fit(x: np.ndarray, y: np.ndarray, max_iterations: int) -> Surrogate:
     inputs, outputs = np.zeros((size, dim + 1)), np.zeros((size, num_outputs))
     inputs[:num], outputs[:num] = np.concatenate([x, np.ones((num, 1))], 1), y
     # Random points of the unit cube are about √(d/6) apart.
-    start = np.log([*[0.5 * dim**0.5] * dim, 1.0, 1e-3])
-    limits = np.log([*[_LIMITS["length"]] * dim, _LIMITS["variance"], _LIMITS["noise"]])
+    typical = 0.5 * dim**0.5
+    start = np.log([*[typical] * dim, 1.0, 1e-3, typical])
+    lengths = [_LIMITS["length"]] * dim
+    limits = np.log([*lengths, _LIMITS["variance"], _LIMITS["noise"], _LIMITS["length"]])
     found = []
     for column in outputs.T:
         objective = lambda p, y=column: [
@@ -85,7 +88,7 @@ def fit(x: np.ndarray, y: np.ndarray, max_iterations: int) -> Surrogate:
         found.append(
             minimize(
                 objective, start, jac=True, method="L-BFGS-B", bounds=limits, options=options
-            ).x
+            ).x[:-1]
         )
     return _condition(jnp.asarray(np.stack(found)), jnp.asarray(inputs), jnp.asarray(outputs))
 
@@ -122,11 +125,11 @@ def _loss_and_gradient(parameters: Any, inputs: Any, outputs: Any) -> tuple[jax.
 
 def _loss(parameters: Any, inputs: Any, outputs: Any) -> jax.Array:
     """Return minus the log posterior density of the parameters' logarithms."""
-    lengths = parameters[:-2]
-    centre, (typical, *deviations) = jnp.mean(lengths), _LENGTH_PRIOR
-    apart = jnp.sum((lengths - centre) ** 2) / deviations[1] ** 2
-    off = (centre - typical - math.log(lengths.size) / 2) ** 2 / deviations[0] ** 2
-    return (off + apart) / 2 + negative_log_likelihood(parameters, inputs, outputs)
+    *_, centre = parameters
+    apart = 1.5 * jnp.sum(jnp.log1p((parameters[:-3] - centre) ** 2 / (2 * _WIDTH**2)))
+    typical, spread = _CENTRE
+    off = (centre - typical - math.log(parameters.size - 3) / 2) ** 2 / (2 * spread**2)
+    return off + apart + negative_log_likelihood(parameters[:-1], inputs, outputs)
 
 
 def negative_log_likelihood(parameters: Any, inputs: Any, outputs: Any) -> jax.Array:

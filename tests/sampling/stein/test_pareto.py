@@ -150,7 +150,9 @@ def test_direction_is_the_sum_over_preferences():
         return jax.tree.map(lambda g, r: jnp.sum(rows(g, r), 0) / 5, unit, apart)
 
     both = lambda network: (
-        networks.direction(network, values_of, preferences, ideal, sizes, rates)[0],
+        networks.direction(
+            network, values_of, preferences, ideal, preferences, sizes, rates
+        )[0],
         by_hand(network),
     )
     ours, wanted = jax.jit(both)(network)
