@@ -55,6 +55,7 @@ FAMILIES = (
     "stein_discrepancy",
     "stein_newton",
     "stein_svgd",
+    "stein_mirrored",
     "stochastic",
     "training",
     "warmup",

@@ -70,11 +70,14 @@ def run(algorithm, points, num):
 
 
 # A metric of the package, and any function of the user's.
-@pytest.mark.parametrize("given", [FISHER, lambda x: FISHER(x)], ids=["known", "function"])
+METRICS = {"known": FISHER, "function": lambda x: FISHER(x)}
+
+
+@pytest.mark.parametrize("name", METRICS)
 @pytest.mark.usefixtures("x64")
-def test_two_steps_are_the_sums_over_all_pairs(given):
+def test_two_steps_are_the_sums_over_all_pairs(name):
     sampler = stein.svng(
-        given, None, SGD, bandwidth=H, truncation=TRUNCATION, jitter=JITTER, damping=0.3
+        METRICS[name], None, SGD, bandwidth=H, truncation=TRUNCATION, jitter=JITTER, damping=0.3
     )
     states, _ = run(sampler(log_density), jnp.asarray(POINTS), 2)
     x, seen, slope = POINTS, 0, 0
