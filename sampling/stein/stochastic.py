@@ -37,6 +37,7 @@ import optax
 
 from shoal.sampling.core._checks import check_flag
 from shoal.sampling.core._hyperparameters import check_positive, make_sampler
+from shoal.sampling.core._kernel_sums import dot
 from shoal.sampling.core.algorithm import Algorithm, LogDensity, Sampler
 from shoal.sampling.core.kernels import Kernel
 from shoal.sampling.core.random import particle_keys
@@ -131,7 +132,7 @@ def _build_stochastic_svgd(
             both = ensemble.alive[:, None] & ensemble.alive
             matrix = jnp.where(both, kernel_matrix(kernel, points) / count, 0)
             matrix = matrix + jnp.diag(jnp.where(ensemble.alive, own, 1))
-            noise = jnp.linalg.cholesky(matrix) @ noise
+            noise = dot(jnp.linalg.cholesky(matrix), noise)
         else:
             noise = jnp.sqrt(own) * noise
         phi = phi + own * ensemble.score
