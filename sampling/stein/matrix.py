@@ -18,6 +18,10 @@ gives each region its own. The anchors are the particles, and Q_l is half of the
 and half of H_l, as in the authors' code. It moves slower: kernels around different anchors do not
 see each other.
 
+On a logistic regression with 40,000 rows and 55 features, batches of 256 and 20 particles, the
+average with Fisher's information and ``optax.sgd(0.5)`` has a test log likelihood within 0.01 of
+the best after 12 updates, SVGD after 67 with Adam and 82 at the best of three constant rates.
+
 As in `svgd` a finite ensemble is a biased quadrature rule; on a Gaussian the bias is that of SVGD
 on the standard normal law.
 
@@ -69,8 +73,9 @@ def matrix_svgd(
         A function of the distance from `shoal.sampling.core.kernels`, used at the distances
         |x - y|_Q / √h. None is the inverse multiquadric ``IMQ(1.0)``.
     optimizer
-        Any optax transformation; it is given -φ. None is ``optax.sgd(0.5, momentum=0.9)``.
-        One that scales each coordinate, such as Adam, undoes the preconditioning.
+        Any optax transformation; it is given -φ. None is ``optax.sgd(0.5, momentum=0.9)``;
+        with minibatches take a rate of 0.1 to 0.5 without momentum. One that scales each
+        coordinate, such as Adam, undoes the preconditioning.
     preconditioner
         ``"average"``: one Q for all of space. ``"mixture"``: one around each particle, for targets
         whose shape changes from place to place.

@@ -16,6 +16,10 @@ the curvatures follow (Hessians do, where no eigenvalue is set to zero), and flo
 whose scales differ by factors of thousands. One particle makes Newton steps, shortened by λ: on a
 Gaussian it is at the mode after one (ε = 1, λ = 0).
 
+On a Gaussian in 6 dimensions with precisions from 1 to 10,000, 40 particles from N(0, I) have their
+mean within a tenth of a standard deviation in every direction after 6 steps with blocks and 3 full
+ones; `matrix_svgd` takes 104, `svgd` 4841.
+
 The second term of H is that of the authors' code: its off-diagonal blocks, which are not positive,
 are left out. As in `svgd` a finite ensemble is a biased quadrature rule. With noise of covariance
 2 ε/n K H⁻¹ K (stochastic SVN) particles are draws instead: exactly so for ε -> 0 where H does not
@@ -80,7 +84,8 @@ def svn(
         ``curvature(position)``, or ``curvature(position, batch)`` with minibatches: H, ``(d, d)``
         in the order of the raveled position, positive semi-definite, such as Gauss and Newton's
         matrix JᵀΓ⁻¹J (`gauss_newton`) and the precision of the prior. None is the Hessian of the
-        negative log density with negative eigenvalues set to zero.
+        negative log density with negative eigenvalues set to zero. Nothing is averaged over
+        steps: for minibatches take `matrix_svgd` or `svng`.
     damping
         λ >= 0. The block form adds λ k(x, x) M to each block, which the full form has there too.
     num_iterations
