@@ -120,7 +120,7 @@ class MultiObjective(eqx.Module):
 
         From 200,001 points of it by the trapezoidal rule, of which the error is far below 1e-8.
         """
-        points, low = self.curve(np.linspace(0.0, 1.0, _FINE)), np.inf
+        points = self.curve(np.linspace(0.0, 1.0, _FINE))
         first = np.minimum(points[:, 0], self.reference[0])
         low = np.minimum.accumulate(np.minimum(points[:, 1], self.reference[1]))
         depth = self.reference[1] - low

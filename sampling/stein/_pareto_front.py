@@ -10,7 +10,7 @@ import numpy as np
 from shoal.sampling.core._checks import check_finite, real_values
 
 
-def nondominated(points: jax.Array) -> np.ndarray:
+def nondominated(points: Any) -> np.ndarray:
     """Tell which points no other point dominates.
 
     A point dominates another if it is nowhere larger and somewhere smaller. Equal points do not
@@ -48,7 +48,7 @@ def nondominated(points: jax.Array) -> np.ndarray:
     return valid & ~(no_worse & better).any(0)
 
 
-def hypervolume(points: jax.Array, reference: jax.Array) -> jax.Array:
+def hypervolume(points: Any, reference: Any) -> jax.Array:
     """Return the volume that is dominated by points, up to a reference point.
 
     It is exact up to rounding, by sorting for two objectives, O(n log n), and by a sweep along the

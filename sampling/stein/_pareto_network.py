@@ -227,7 +227,10 @@ def propose(
     both = jnp.concatenate([task.front, values])
     worst = _worst(both)
     reference = jnp.minimum(task.reference, worst + _MARGIN * (worst - jnp.min(both, 0)))
-    return candidates[choose_greedily(values, task.front, reference, sizes.batch_size)]
+    # By the same bounds as the candidates', or what lies beside a known point would seem better.
+    known = lower_bounds(task.surrogate, rates.exploration, predict, task.solutions)
+    front = jnp.where(jnp.isinf(task.front), jnp.inf, jnp.minimum(task.front, known))
+    return candidates[choose_greedily(values, front, reference, sizes.batch_size)]
 
 
 def _worst(front: jax.Array) -> jax.Array:

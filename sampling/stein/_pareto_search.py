@@ -128,15 +128,7 @@ class ParetoSearch(NamedTuple):
 
     def learn(self, state: ParetoState) -> ParetoState:
         """Return the state with surrogate and network trained on all of its evaluations."""
-        if state.learned is not None and state.learned.num_evaluations == len(state.x):
-            return state
-        from shoal.sampling.stein._pareto_surrogate import fit, predict
-
-        with jax.enable_x64(True):
-            task = self._task(state, fit)
-            key = jax.random.fold_in(state.key, 2 * len(state.x))
-            network = networks.train(key, task, self.rates, self.sizes, predict, self.low.size)
-        return state._replace(learned=Learned(network, task, len(state.x)))
+        return state._replace(learned=self._learned(state))
 
     def ask(self, state: ParetoState) -> tuple[np.ndarray, ParetoState]:
         """Return solutions to evaluate next, and the state, trained where that was needed.
@@ -148,12 +140,11 @@ class ParetoSearch(NamedTuple):
             return self._scaled(_latin_hypercube(state.key, missing, self.low.size)), state
         from shoal.sampling.stein._pareto_surrogate import predict
 
-        state = self.learn(state)
+        network, task, _ = learned = self._learned(state)
         with jax.enable_x64(True):
             key = jax.random.fold_in(state.key, 2 * len(state.x) + 1)
-            network, task, _ = state.learned
             unit = networks.propose(key, network, task, self.rates, self.sizes, predict)
-        return self._scaled(unit), state
+        return self._scaled(unit), state._replace(learned=learned)
 
     def tell(self, state: ParetoState, x: Any, y: Any) -> ParetoState:
         """Return the state with solutions ``(n, d)`` and their objectives ``(n, m)`` added."""
@@ -170,6 +161,17 @@ class ParetoSearch(NamedTuple):
             int((~valid).sum()), False, np.stack([self.low, self.high]),
             None if state.learned is None else state.learned.network,
         )  # fmt: skip
+
+    def _learned(self, state: ParetoState) -> Learned:
+        if state.learned is not None and state.learned.num_evaluations == len(state.x):
+            return state.learned
+        from shoal.sampling.stein._pareto_surrogate import fit, predict
+
+        with jax.enable_x64(True):
+            task = self._task(state, fit)
+            key = jax.random.fold_in(state.key, 2 * len(state.x))
+            network = networks.train(key, task, self.rates, self.sizes, predict, self.low.size)
+        return Learned(network, task, len(state.x))
 
     def _scaled(self, unit: Any) -> np.ndarray:
         return self.low + np.asarray(unit, float) * (self.high - self.low)

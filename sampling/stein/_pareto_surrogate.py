@@ -1,7 +1,7 @@
 """Gaussian processes that stand for the objectives: gpjax's, Matérn 5/2, one for each objective.
 
-Length-scales (one for each coordinate), variance and noise maximise the marginal likelihood, by
-L-BFGS-B within wide limits. Growing data are padded to a power of two, so that few programs are
+Length-scales (one for each coordinate), variance and noise maximise the marginal likelihood times
+a prior that draws length-scales to each other, by L-BFGS-B within wide limits. Growing data are padded to a power of two, so that few programs are
 compiled: points carry a mark, 1 or 0, as a last coordinate, and a kernel that is multiplied by it
 leaves the padding independent of all else. The likelihood of the padding, which is that of its
 noise, is taken off again: what is fitted is that of the data, exactly.
@@ -26,7 +26,7 @@ _LIMITS = {"length": (0.02, 200.0), "variance": (1e-3, 1e3), "noise": (1e-6, 1.0
 # dimensions leave most coordinates out. The centre is normal, with mean √2 + log(d) / 2.
 _WIDTH = 0.3
 _CENTRE = 2**0.5, 3**0.5
-_SMALLEST_SIZE = 32
+_SMALLEST_SIZE = 128
 
 
 class Surrogate(NamedTuple):

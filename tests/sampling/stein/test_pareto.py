@@ -91,7 +91,7 @@ def test_surrogate_is_a_gaussian_process():
     y = np.stack([np.sin(3 * x[:, 0]), x[:, 1] ** 2], 1)
     found = surrogates.fit(x, y, 1)
     mean, deviation = surrogates.predict(found, jnp.asarray(new))
-    outputs = np.zeros((32, 2))
+    outputs = np.zeros((len(found.inputs), 2))
     outputs[:9] = y
     for i, parameters in enumerate(np.asarray(found.parameters)):
         *lengths, variance, noise = np.exp(parameters)
