@@ -21,7 +21,8 @@ mean within a tenth of a standard deviation in every direction after 6 steps wit
 ones; `matrix_svgd` takes 104, `svgd` 4841.
 
 The second term of H is that of the authors' code: its off-diagonal blocks, which are not positive,
-are left out. As in `svgd` a finite ensemble is a biased quadrature rule. With noise of covariance
+are left out. (The published code of `matrix_svgd`'s authors has its sum without the 1/n.) As in
+`svgd` a finite ensemble is a biased quadrature rule. With noise of covariance
 2 ε/n K H⁻¹ K (stochastic SVN) particles are draws instead: exactly so for ε -> 0 where H does not
 depend on the particles, else up to the derivative of H, which is left out.
 
