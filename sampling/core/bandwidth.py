@@ -369,8 +369,10 @@ def collapsed(particles: jax.Array, where: jax.Array | None = None) -> jax.Array
         jnp.ones(len(particles), bool) if where is None else check_mask("where", where, particles)
     )
     particles = park_dead(particles, where)
-    rounding = 4 * jnp.finfo(particles.dtype).eps * jnp.max(jnp.abs(particles))
-    return (jnp.sum(where) > 1) & jnp.all(jnp.ptp(particles, axis=0) <= rounding)
+    low, high = jnp.min(particles, axis=0), jnp.max(particles, axis=0)
+    largest = jnp.max(jnp.maximum(-low, high))
+    rounding = 4 * jnp.finfo(particles.dtype).eps * largest
+    return (jnp.sum(where) > 1) & jnp.all(high - low <= rounding)
 
 
 def _variance(particles: jax.Array, where: jax.Array | None) -> tuple[jax.Array, jax.Array]:

@@ -25,7 +25,7 @@ from shoal.sampling.core._checks import (
     check_position,
     real_scalar,
 )
-from shoal.sampling.core._kernel_sums import dot, fixed_mean
+from shoal.sampling.core._kernel_sums import dot
 from shoal.sampling.core.algorithm import (
     Algorithm,
     LogDensity,
@@ -38,6 +38,9 @@ from shoal.sampling.core.mirror import MirrorMap
 from shoal.sampling.core.particles import park_dead, to_matrix
 from shoal.sampling.core.random import check_key
 from shoal.sampling.stein._options import Bandwidth
+
+# Steps between looks whether all particles coincide.
+_LOOK_EVERY = 16
 
 
 class SteinState(NamedTuple):
@@ -147,10 +150,11 @@ class Ensemble(NamedTuple):
         return self.alive.astype(self.points.dtype)
 
     def scaled(self, kernel: Kernel) -> jax.Array:
-        """Points in units of the kernel, x/√h, around their mean if the kernel is radial."""
+        """Points in units of the kernel, x/√h, around one of them if the kernel is radial."""
         points = self.points
         if kernel.has_jet and kernel.is_radial:
-            points = points - fixed_mean(points)
+            # Far from the origin rounding x/√h would take digits of the differences.
+            points = points - jax.lax.stop_gradient(points[:1])
         return points * jax.lax.rsqrt(self.bandwidth)
 
 
@@ -239,14 +243,14 @@ class Method:
         values, score = target.scores(target.density(position, key)[0], points)
         check_finite("log_density at the start", values)
         check_finite("the gradient of log_density at the start", score)
-        dual = None if self.mirror is None else self.mirror.to_dual(points)
+        dual = points if self.mirror is None else self.mirror.to_dual(points)
         return SteinState(
             position,
-            dual,
+            None if self.mirror is None else dual,
             values,
             score,
             jnp.ones(len(points), bool),
-            self.optimizer.init(points if dual is None else dual),
+            self.optimizer.init(dual),
             self.bandwidth.start(dual if self.sees_dual else points),
             None if self.memory is None else self.memory(points),
             jnp.zeros((), jnp.int32),
@@ -259,8 +263,9 @@ class Method:
         key_direction, key_batch = jax.random.split(key)
         points, from_matrix = to_matrix(state.position)
         dual = points if state.dual is None else state.dual
-        density, batch, unravel = target.density(state.position, key_batch)
-        ensemble = self._ensemble(state, points, dual, density, batch, unravel)
+        seen = target.density(state.position, key_batch)
+        density = seen[0]
+        ensemble = self._ensemble(state, points, dual, seen)
         found = self.direction(key_direction, ensemble)
         phi = found.phi
         is_finite = jnp.isfinite(phi).all(1)
@@ -275,9 +280,9 @@ class Method:
             new = jax.vmap(self.project)(new)
         moved = new if self.mirror is None else self.mirror.to_primal(new)
         values, score = target.scores(density, moved)
-        is_finite &= jnp.isfinite(new).all(1) & jnp.isfinite(score).all(1)
+        is_finite &= (jnp.isfinite(new) & jnp.isfinite(score)).all(1)
         status = proposal_status(values, is_finite)
-        stays = ~state.alive | bandwidths.collapsed(points, state.alive)
+        stays = ~state.alive | _collapsed(state, points)
         status = jnp.where(stays, jnp.int8(Status.FROZEN), status)
         moves = status == Status.OK
         keep = lambda a, b: jnp.where(moves.reshape(-1, *[1] * (a.ndim - 1)), a, b)
@@ -297,20 +302,23 @@ class Method:
         return kept, SteinInfo(size, bandwidth, status)
 
     def _ensemble(
-        self, state: SteinState, points: jax.Array, dual: jax.Array, *of_target: Any
+        self, state: SteinState, points: jax.Array, dual: jax.Array, target: tuple[Any, Any, Any]
     ) -> Ensemble:
-        parked = park_dead(dual if self.sees_dual else points, state.alive)
+        seen = dual if self.sees_dual else points
+        park = lambda: park_dead(seen, state.alive)
+        num_alive = jnp.sum(state.alive)
+        parked = jax.lax.cond(num_alive == len(seen), lambda: seen, park)
         return Ensemble(
             parked,
             dual,
             jnp.where(state.alive[:, None], state.score, 0),
             state.alive,
-            jnp.maximum(jnp.sum(state.alive), 1).astype(points.dtype),
+            jnp.maximum(num_alive, 1).astype(points.dtype),
             self.bandwidth.at(parked, state.alive, state.median),
             None if state.median is None else state.median.threshold,
             state.num_steps,
-            *of_target,
-            state.memory,
+            *target,
+            memory=state.memory,
         )
 
 
@@ -367,6 +375,12 @@ def stein_direction(
         ring=ring,
     )
     return Direction(sums.total / ensemble.num_alive, sums.near)
+
+
+def _collapsed(state: SteinState, points: jax.Array) -> jax.Array:
+    """Whether the particles coincide, looked at now and then: it takes as long as their moves."""
+    look = lambda: bandwidths.collapsed(points, state.alive)
+    return jax.lax.cond(state.num_steps % _LOOK_EVERY == 0, look, lambda: jnp.asarray(False))
 
 
 def _check_apart(points: jax.Array) -> None:

@@ -41,7 +41,8 @@ def kernel_rows(
     points, weights = ensemble.scaled(kernel), ensemble.weights
     threshold = None if ensemble.threshold is None else ensemble.threshold / ensemble.bandwidth
     rows, columns = distance_factors(points, points)
-    own = hessians.solve(points) if kernel.has_jet else None
+    # Wanted only where the kernel is in closed form.
+    own = hessians.solve(points) if kernel.has_jet else points
 
     def one(row: jax.Array, point: jax.Array) -> Rows:
         q = squared_distances(columns, row[None])[:, 0]
