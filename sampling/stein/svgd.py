@@ -20,8 +20,8 @@ RBF, median / log n (usual elsewhere)   0.88    0.28    0.08    0.04
 ======================================  ======  ======  ======  =======
 
 No optimiser and no number of steps changes that; more particles do, slowly. In many dimensions take
-`stein.grassmann_svgd`, which keeps 0.94 at d = 100, `stein.projected_svgd` where the data inform few
-directions, `stein.stochastic_svgd`, which is exact for many steps, or another family.
+`stein.grassmann_svgd`, which keeps 0.94 at d = 100, `stein.projected_svgd` where the data inform
+few directions, `stein.stochastic_svgd`, which is exact for many steps, or another family.
 
 Where the log density is costly the kernel does not matter: the n gradients of a step do.
 
