@@ -1,9 +1,9 @@
 """Pareto sets after 120 evaluations: the hypervolume that is missing, and seconds.
 
-The logarithm of the missing hypervolume (LHD) is against that of the whole front, in closed form or
-from 200,001 points. The literature takes 100 points of the front for it on ZDT problems, of which
-the volume is lower by 0.005, so that its figures can be far below what 120 points can reach: even
-placed at best, 100 points on the front of ZDT1 have -5.4.
+The logarithm of the missing hypervolume (LHD) is against that of the whole front. The literature
+takes 100 points of the front on ZDT problems, of which the volume is lower by 0.005, so that its
+figures can be far below what 120 points can reach: even placed at best, 100 points on the front of
+ZDT1 lack 0.0044 of the whole. The bars are the literature's; both figures are shown.
 """
 
 import time
@@ -18,16 +18,17 @@ from shoal.sampling import stein
 PROBLEMS = {"ZDT1": (zdt1(), -5.0), "ZDT2": (zdt2(), -4.4), "VLMOP2": (vlmop2(), -3.5)}
 
 
-def log_missing(problem: MultiObjective, points: np.ndarray, whole: float) -> float:
-    """Return the logarithm of what points lack of a volume."""
+def volume(problem: MultiObjective, points: np.ndarray) -> float:
+    """Return the hypervolume of points, in float64."""
     with jax.enable_x64(True):
-        volume = stein.hypervolume(np.asarray(points, float), problem.reference_point)
-    return float(np.log(max(whole - float(volume), 1e-14)))
+        return float(stein.hypervolume(np.asarray(points, float), problem.reference_point))
 
 
 def add_rows(report: Report) -> None:
     for name, (problem, most) in PROBLEMS.items():
-        whole, found = problem.hypervolume_of_front(), []
+        whole = problem.hypervolume_of_front()
+        hundred = volume(problem, problem.pareto_front(100)) if name != "VLMOP2" else whole
+        found, literature = [], []
         start = time.perf_counter()
         for seed in range(1 if report.options.quick else 3):
             result = stein.pareto_set(
@@ -36,12 +37,16 @@ def add_rows(report: Report) -> None:
                 problem.bounds,
                 num_iterations=4 if report.options.quick else 20,
             )
-            found.append(log_missing(problem, result.y, whole))
+            covered = volume(problem, result.y)
+            found.append(np.log(whole - covered))
+            literature.append(np.log(max(hundred - covered, 1e-14)))
         seconds = (time.perf_counter() - start) / len(found)
-        mean = float(np.mean(found))
+        mean = float(np.mean(literature))
         bar = None if report.options.quick else 0.0
         label = f"{name}, {len(result.y)} evaluations: "
-        # A difference of logarithms, which may be negative.
-        report.row(f"{label}LHD, bar, difference", mean, most, mean - most, bar)
-        report.row(f"{label}worst seed", max(found), most, max(found) - most, None)
+        # Differences of logarithms, which may be negative.
+        report.row(f"{label}LHD as in the literature, its bar", mean, most, mean - most, bar)
+        exact = float(np.mean(found))
+        report.row(f"{label}LHD to the whole front", exact, most, exact - most, None)
+        report.row(f"{label}of the worst seed", max(found), most, max(found) - most, None)
         report.row(f"{label}seconds / 60", seconds, 60.0, seconds / 60, None)
