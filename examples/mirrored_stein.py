@@ -56,14 +56,11 @@ def trace(sampler: Any, target: Any, start: jax.Array, num_steps: int, every: in
 
 def quadratic_draws(num: int) -> np.ndarray:
     """Return draws of the quadratic law, by MALA in the dual space."""
-    algorithm = langevin.mirrored(SIMPLEX, step_size=0.15)(TARGETS["quadratic"])
+    algorithm = langevin.mirrored(SIMPLEX, step_size=0.1)(TARGETS["quadratic"])
+    start = algorithm.init(jnp.full(DIM, 0.005).at[-1].set(0.905))
     step = lambda state, key: (algorithm.step(key, state)[0], None)
-    chain = lambda key: (
-        jax.lax.scan(step, algorithm.init(jnp.full(DIM, 1 / DIM)), jax.random.split(key, 4000))[
-            0
-        ].position
-    )
-    return np.asarray(jax.jit(jax.vmap(chain))(jax.random.split(jax.random.key(3), num)))
+    chain = lambda keys: jax.lax.scan(step, start, keys)[0].position
+    return np.asarray(jax.jit(jax.vmap(chain))(jax.random.split(jax.random.key(3), (num, 2000))))
 
 
 def energy_distance(x: np.ndarray, y: np.ndarray) -> float:

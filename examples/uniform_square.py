@@ -48,7 +48,7 @@ def draw_figure(particles: dict[str, np.ndarray], distances: dict[str, float]) -
     for axes, (name, x) in zip(figure.subplots(1, 3), particles.items(), strict=True):
         axes.plot(*x.T, ".", markersize=4)
         axes.set(xlim=(-1.06, 1.06), ylim=(-1.06, 1.06), aspect="equal")
-        axes.set_title(f"{name}: energy distance {distances[name]:.4f}", fontsize=10)
+        axes.set_title(f"{name}\nenergy distance {distances[name]:.4f}", fontsize=10)
     return figure
 
 

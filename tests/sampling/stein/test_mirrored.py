@@ -214,12 +214,14 @@ def test_names_of_particles_and_of_probabilities_do_not_matter_to_mirror_descent
     np.testing.assert_allclose(named.position, wanted, rtol=1e-10)
 
 
-@pytest.mark.parametrize("make", [stein.msvgd, stein.svmd])
+@pytest.mark.parametrize("name", ["msvgd", "svmd"])
 @pytest.mark.usefixtures("x64")
-def test_the_dead_have_no_influence(make):
+def test_the_dead_have_no_influence(name):
     points = jnp.asarray(SETS["simplex"][1])
-    options = {} if make is stein.msvgd else {"truncation": 1.0, "jitter": 1e-3}
-    algorithm = make(mirror.simplex(), None, SGD, bandwidth=H, **options)(log_density)
+    # With so large a jitter, an eigenvalue of the dead would shift the cut by one.
+    options = {"truncation": 0.85, "jitter": 2.0} if name == "svmd" else {}
+    sampler = getattr(stein, name)(mirror.simplex(), None, SGD, bandwidth=H, **options)
+    algorithm = sampler(log_density)
     alive = np.arange(NUM) != 2
     end, info = run(algorithm, points, 1, jnp.asarray(alive))
     few, _ = run(algorithm, points[alive], 1)
