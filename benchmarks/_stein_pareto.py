@@ -1,7 +1,7 @@
 """Pareto sets after 120 evaluations: the hypervolume that is missing, and seconds.
 
-The logarithm of the missing hypervolume (LHD) is against that of the whole front. The literature
-takes 100 points of the front on ZDT problems, of which the volume is lower by 0.005, so that its
+The logarithm of the missing hypervolume (LHD) is against that of the whole front. The official
+notebook takes the 100 points that pymoo gives on ZDT problems, whose volume is 0.005 lower, so its
 figures can be far below what 120 points can reach: even placed at best, 100 points on the front of
 ZDT1 lack 0.0044 of the whole. The bars are the literature's; both figures are shown.
 """

@@ -25,7 +25,9 @@ the search ends far from the front; here
 
 The official code squares the median squared difference once more in the kernel's bandwidth, which
 is then no longer one in the units of the differences; ``bandwidth="squared_median"`` does the same.
-It also takes the variance for σ.
+It made no difference in what was measured, beyond chance: log missing hypervolumes after 120
+evaluations of -4.97 and -4.32 on ZDT1 and VLMOP2, against -4.91 and -4.29. That code also takes the
+variance for σ.
 
 Reference: Nguyen, Dao, Nguyen et al., "Improving Pareto set learning for expensive multi-objective
 optimization via Stein variational hypernetworks" (2024).
