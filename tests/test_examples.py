@@ -18,13 +18,16 @@ TESTED = {
     "digits_guidance",
     "eight_schools",
     "langevin_bias",
+    "logistic_natural",
     "kernel_mmd",
+    "mirrored_stein",
     "pareto_front",
     "schedule_search",
     "several_processes",
     "solver_comparison",
     "tensor_pca",
     "tuned_sampler",
+    "uniform_square",
 }
 
 
@@ -116,6 +119,33 @@ def test_digits_guidance(tmp_path: Path) -> None:
     assert ratios["DPM-Solver++(3M)"] > 2.5
     assert ratios["GHVB, 2, 0.5"] < 1.05
     check_picture(tmp_path / "digits_guidance.png")
+
+
+def test_uniform_square(tmp_path: Path) -> None:
+    distances = load("uniform_square").main(60, 200, folder=tmp_path)
+    # 0.0011, 0.0011 and 0.084; as many draws have 0.017 on average.
+    assert distances["SVMD"] < 0.003
+    assert distances["MSVGD"] < 0.003
+    assert distances["projected SVGD"] > 0.03
+    check_picture(tmp_path / "uniform_square.png")
+
+
+def test_mirrored_stein(tmp_path: Path) -> None:
+    distances = load("mirrored_stein").main(250, 100, folder=tmp_path)
+    # 0.0004, 0.016, 1.4; 0.004, 0.001 and 0.24. SVMD has some particles on their way then.
+    for law, most in {"sparse Dirichlet": 0.05, "quadratic": 0.02}.items():
+        assert distances[law, "MSVGD"] < most
+        assert distances[law, "SVMD"] < most
+        assert distances[law, "projected SVGD"] > 0.1
+    check_picture(tmp_path / "mirrored_stein.png")
+
+
+def test_logistic_natural(tmp_path: Path) -> None:
+    updates = load("logistic_natural").main(4000, 60, folder=tmp_path)
+    # 13, 54, 33 and 34.
+    assert updates["SVNG"] < 20
+    assert updates["SVNG"] < 0.7 * updates["SVGD"]
+    check_picture(tmp_path / "logistic_natural.png")
 
 
 @pytest.mark.quick_compiler

@@ -19,6 +19,11 @@ reason is that θ_t, the particle l itself for one t in n, is held fixed in the 
 ``md=True`` its derivative is taken too, which adds terms of order 1/n, and one particle follows
 mirror descent, Δη = k ∇log π. The paper's experiments, and the default, are without.
 
+On a sparse Dirichlet law of 20 probabilities (alpha of 90.1, 5.1, 5.1 and 0.1), 50 particles, 500
+iterations of RMSprop whose rate falls from 0.1: over 16 starts the energy distance has the median
+0.00036, that of `msvgd` 0.00026, that of 50 draws 0.0011. But with a constant rate of 0.1 one start
+in four has particles on their way still, at 0.005 to 0.04. Look at more than one start.
+
 Each step needs the n x n Gram matrix and its eigenvalues, n³. In float32 H is bounded by 1e17; that
 changes the kernel and not the law that is at rest.
 
