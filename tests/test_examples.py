@@ -22,6 +22,7 @@ TESTED = {
     "kernel_mmd",
     "mirrored_stein",
     "pareto_front",
+    "post_selection",
     "schedule_search",
     "several_processes",
     "solver_comparison",
@@ -181,3 +182,10 @@ def test_schedule_search(tmp_path: Path) -> None:
 def test_pareto_front(tmp_path: Path) -> None:
     assert load("pareto_front").main(4, 300, folder=tmp_path) < 1
     check_picture(tmp_path / "pareto_front.png")
+
+
+def test_post_selection(tmp_path: Path) -> None:
+    # Some ten intervals, short runs: far from the coverage of long ones, and from none at all.
+    error = load("post_selection").main(3, 60, 2, tmp_path)
+    assert error < 0.6
+    check_picture(tmp_path / "post_selection.png")

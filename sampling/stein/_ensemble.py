@@ -10,6 +10,7 @@ its bandwidth multiplied by h (its length scale by √h), so that one rule serve
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -268,7 +269,7 @@ class Method:
         ensemble = self._ensemble(state, points, dual, seen)
         found = self.direction(key_direction, ensemble)
         phi = found.phi
-        is_finite = jnp.isfinite(phi).all(1)
+        is_finite = _rows_finite(phi)
         phi = jnp.where((state.alive & is_finite)[:, None], phi, 0)
         updates, optimizer = self.optimizer.update(-phi, state.optimizer, dual)
         if found.basis is not None:
@@ -280,7 +281,7 @@ class Method:
             new = jax.vmap(self.project)(new)
         moved = new if self.mirror is None else self.mirror.to_primal(new)
         values, score = target.scores(density, moved)
-        is_finite &= (jnp.isfinite(new) & jnp.isfinite(score)).all(1)
+        is_finite &= _rows_finite(new, score)
         status = proposal_status(values, is_finite)
         stays = ~state.alive | _collapsed(state, points)
         status = jnp.where(stays, jnp.int8(Status.FROZEN), status)
@@ -375,6 +376,12 @@ def stein_direction(
         ring=ring,
     )
     return Direction(sums.total / ensemble.num_alive, sums.near)
+
+
+def _rows_finite(*arrays: jax.Array) -> jax.Array:
+    """Whether all numbers in each row are finite: a product, which is faster than a reduction."""
+    zeros = functools.reduce(jnp.add, (array * 0 for array in arrays))
+    return dot(zeros, jnp.ones(zeros.shape[1], zeros.dtype)) == 0
 
 
 def _collapsed(state: SteinState, points: jax.Array) -> jax.Array:

@@ -1,10 +1,11 @@
 """Gaussian processes that stand for the objectives: gpjax's, Matérn 5/2, one for each objective.
 
 Length-scales (one for each coordinate), variance and noise maximise the marginal likelihood times
-a prior that draws length-scales to each other, by L-BFGS-B within wide limits. Growing data are padded to a power of two, so that few programs are
-compiled: points carry a mark, 1 or 0, as a last coordinate, and a kernel that is multiplied by it
-leaves the padding independent of all else. The likelihood of the padding, which is that of its
-noise, is taken off again: what is fitted is that of the data, exactly.
+a prior that draws length-scales to each other, by L-BFGS-B within wide limits. Growing data are
+padded to a power of two, so that few programs are compiled: points carry a mark, 1 or 0, as a last
+coordinate, and a kernel that is multiplied by it leaves the padding independent of all else. The
+likelihood of the padding, which is that of its noise, is taken off again: what is fitted is that of
+the data, exactly.
 """
 
 import math
