@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from shoal.sampling.core import pairwise
 from shoal.sampling.core._kernel_sums import distance_factors, dot, squared_distances
 from shoal.sampling.core.kernels import Kernel
-from shoal.sampling.stein._ensemble import Direction, Ensemble
+from shoal.sampling.stein._direction import Direction, Ensemble
 from shoal.sampling.stein._kernel_rows import as_dtype, gradient_weights, kernel_rows
 from shoal.sampling.stein._mirror_sums import Hessians
 

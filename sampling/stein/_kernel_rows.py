@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from shoal.sampling.core._kernel_sums import distance_factors, dot, squared_distances
 from shoal.sampling.core.kernels import Kernel
-from shoal.sampling.stein._ensemble import Ensemble
+from shoal.sampling.stein._direction import Ensemble
 from shoal.sampling.stein._mirror_sums import Hessians
 
 # Numbers of a block of rows that are held at once.

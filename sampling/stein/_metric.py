@@ -10,7 +10,7 @@ from jax.scipy.linalg import solve_triangular
 from shoal.sampling.core._checks import check_callable
 from shoal.sampling.core._kernel_sums import dot, fixed_mean
 from shoal.sampling.core.kernels import Kernel
-from shoal.sampling.stein._ensemble import Ensemble
+from shoal.sampling.stein._direction import Ensemble
 from shoal.sampling.stein._options import check_kernel
 
 Curvature = Callable[..., Any] | None

@@ -29,7 +29,8 @@ from shoal.sampling.core._checks import choice, integer, real_scalar
 from shoal.sampling.core._hyperparameters import check_positive, make_sampler
 from shoal.sampling.core.algorithm import Algorithm, LogDensity, Sampler
 from shoal.sampling.core.kernels import Kernel
-from shoal.sampling.stein._ensemble import Direction, Ensemble, Method, stein_direction
+from shoal.sampling.stein._direction import Direction, Ensemble, stein_direction
+from shoal.sampling.stein._ensemble import Method
 from shoal.sampling.stein._options import (
     Bandwidth,
     check_bandwidth,

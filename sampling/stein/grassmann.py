@@ -46,13 +46,15 @@ from shoal.sampling.core._kernel_sums import dot
 from shoal.sampling.core._stein_sums import check_stein_kernel, stein_kernel_matvec
 from shoal.sampling.core.algorithm import Algorithm, LogDensity, Sampler
 from shoal.sampling.core.kernels import Kernel
-from shoal.sampling.stein._ensemble import Direction, Ensemble, Method, stein_direction
+from shoal.sampling.stein._direction import Direction, Ensemble
+from shoal.sampling.stein._ensemble import Method
 from shoal.sampling.stein._options import (
     Bandwidth,
     check_bandwidth,
     check_kernel,
     check_optimizer,
 )
+from shoal.sampling.stein._subspace import check_num_dims, direction_inside
 
 # Numbers that a batch of projections may keep at a time for its pairs.
 _PAIRS = 2**22
@@ -183,11 +185,7 @@ def _build_grassmann_svgd(
     optimizer: optax.GradientTransformation,
 ) -> Algorithm:
     def check(points: jax.Array) -> None:
-        if num_dims > points.shape[1]:
-            raise ValueError(
-                f"num_dims must be at most the {points.shape[1]} coordinates of a particle, "
-                f"got {num_dims}"
-            )
+        check_num_dims(num_dims, points.shape[1], "the number of coordinates")
 
     def memory(points: jax.Array) -> GrassmannMemory:
         dim, dtype = points.shape[1], points.dtype
@@ -212,16 +210,8 @@ def _build_grassmann_svgd(
             h = bandwidth.at(dot(ensemble.points, projector), ensemble.alive, median)
             uphill = jax.grad(_squared_discrepancy)(projector, kernel, ensemble, h)
             moved = move_on_grassmann(projector, step * uphill + jnp.sqrt(2 * heat * step) * white)
-            points = dot(ensemble.points, moved)
-            here = ensemble._replace(
-                points=points,
-                score=dot(ensemble.score, moved),
-                bandwidth=h,
-                threshold=None if median is None else median.threshold,
-            )
-            found = stein_direction(kernel, here)
-            median = bandwidth.follow(median, points, ensemble.alive, found.near)
-            return dot(found.phi, moved.T), moved, h, median
+            phi, median = direction_inside(kernel, ensemble, moved, h, bandwidth, median)
+            return phi, moved, h, median
 
         batch = min(len(projectors), max(1, _PAIRS // len(ensemble.points) ** 2))
         moves, projectors, h, medians = jax.lax.map(

@@ -31,7 +31,8 @@ from shoal.sampling.core import pairwise
 from shoal.sampling.core._hyperparameters import make_sampler
 from shoal.sampling.core.algorithm import Algorithm, LogDensity, Sampler
 from shoal.sampling.core.kernels import Kernel
-from shoal.sampling.stein._ensemble import Direction, Ensemble, Method
+from shoal.sampling.stein._direction import Direction, Ensemble
+from shoal.sampling.stein._ensemble import Method
 from shoal.sampling.stein._options import (
     Bandwidth,
     check_bandwidth,

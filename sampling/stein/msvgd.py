@@ -28,7 +28,8 @@ from shoal.sampling.core._kernel_sums import dot
 from shoal.sampling.core.algorithm import Algorithm, LogDensity, Sampler
 from shoal.sampling.core.kernels import Kernel
 from shoal.sampling.core.mirror import MirrorMap
-from shoal.sampling.stein._ensemble import Direction, Ensemble, Method, stein_direction
+from shoal.sampling.stein._direction import Direction, Ensemble, stein_direction
+from shoal.sampling.stein._ensemble import Method
 from shoal.sampling.stein._kernel_rows import kernel_rows
 from shoal.sampling.stein._mirror_sums import mirror_hessians
 from shoal.sampling.stein._options import (

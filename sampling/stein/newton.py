@@ -47,7 +47,8 @@ from shoal.sampling.core._stein_sums import cast_kernel
 from shoal.sampling.core.algorithm import Algorithm, LogDensity, Sampler
 from shoal.sampling.core.kernels import RBF, Kernel
 from shoal.sampling.core.random import particle_keys
-from shoal.sampling.stein._ensemble import Direction, Ensemble, Method
+from shoal.sampling.stein._direction import Direction, Ensemble
+from shoal.sampling.stein._ensemble import Method
 from shoal.sampling.stein._metric import (
     Curvature,
     check_curvature,

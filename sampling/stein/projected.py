@@ -39,7 +39,8 @@ from shoal.sampling.core._hyperparameters import check_positive, make_sampler
 from shoal.sampling.core._kernel_sums import dot
 from shoal.sampling.core.algorithm import Algorithm, LogDensity, Sampler
 from shoal.sampling.core.kernels import Kernel
-from shoal.sampling.stein._ensemble import Direction, Ensemble, Method, stein_direction
+from shoal.sampling.stein._direction import Direction, Ensemble
+from shoal.sampling.stein._ensemble import Method
 from shoal.sampling.stein._options import (
     Bandwidth,
     check_bandwidth,
@@ -47,6 +48,7 @@ from shoal.sampling.stein._options import (
     check_optimizer,
 )
 from shoal.sampling.stein._prior import check_mean, check_precision, quadratic
+from shoal.sampling.stein._subspace import check_num_dims, direction_inside
 
 
 class ProjectedMemory(NamedTuple):
@@ -172,11 +174,7 @@ def _build_projected_svgd(
     mirror = quadratic(prior_mean, prior_precision)
 
     def check(points: jax.Array) -> None:
-        if num_dims > min(points.shape):
-            raise ValueError(
-                "num_dims must be at most the number of particles and that of coordinates, "
-                f"{points.shape}, got {num_dims}"
-            )
+        check_num_dims(num_dims, min(points.shape), "the number of particles and of coordinates")
 
     def memory(points: jax.Array) -> ProjectedMemory:
         basis = jnp.zeros((points.shape[1], num_dims), points.dtype)
@@ -197,18 +195,10 @@ def _build_projected_svgd(
         basis, eigenvalues, median = jax.lax.cond(
             is_due, lambda: renewed(ensemble), lambda: ensemble.memory
         )
-        coefficients = dot(ensemble.points, basis)
-        h = bandwidth.at(coefficients, ensemble.alive, median)
-        here = ensemble._replace(
-            points=coefficients,
-            score=dot(ensemble.score, basis),
-            bandwidth=h,
-            threshold=None if median is None else median.threshold,
-        )
-        found = stein_direction(kernel, here)
-        median = bandwidth.follow(median, coefficients, ensemble.alive, found.near)
+        h = bandwidth.at(dot(ensemble.points, basis), ensemble.alive, median)
+        phi, median = direction_inside(kernel, ensemble, basis, h, bandwidth, median)
         kept = ProjectedMemory(basis, eigenvalues, median)
-        return Direction(dot(found.phi, basis.T), memory=kept, bandwidth=h, basis=basis)
+        return Direction(phi, memory=kept, bandwidth=h, basis=basis)
 
     method = Method(
         direction,

@@ -41,7 +41,8 @@ from shoal.sampling.core._tiles import check_block_size, check_ring
 from shoal.sampling.core.algorithm import Algorithm, LogDensity, Sampler
 from shoal.sampling.core.kernels import Kernel
 from shoal.sampling.core.pairwise import Ring
-from shoal.sampling.stein._ensemble import Direction, Ensemble, Method, stein_direction
+from shoal.sampling.stein._direction import Direction, Ensemble, stein_direction
+from shoal.sampling.stein._ensemble import Method
 from shoal.sampling.stein._options import (
     Bandwidth,
     check_bandwidth,

@@ -42,7 +42,8 @@ from shoal.sampling.core.algorithm import Algorithm, LogDensity, Sampler
 from shoal.sampling.core.kernels import Kernel
 from shoal.sampling.core.mirror import MirrorMap
 from shoal.sampling.stein._adaptive_kernel import adaptive_direction
-from shoal.sampling.stein._ensemble import Direction, Ensemble, Method
+from shoal.sampling.stein._direction import Direction, Ensemble
+from shoal.sampling.stein._ensemble import Method
 from shoal.sampling.stein._mirror_sums import mirror_hessians
 from shoal.sampling.stein._options import (
     Bandwidth,

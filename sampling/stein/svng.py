@@ -32,7 +32,8 @@ from shoal.sampling.core._hyperparameters import check_positive, make_sampler
 from shoal.sampling.core.algorithm import Algorithm, LogDensity, Position, Sampler
 from shoal.sampling.core.kernels import Kernel
 from shoal.sampling.stein._adaptive_kernel import adaptive_direction
-from shoal.sampling.stein._ensemble import Direction, Ensemble, Method
+from shoal.sampling.stein._direction import Direction, Ensemble
+from shoal.sampling.stein._ensemble import Method
 from shoal.sampling.stein._mirror_sums import matrix_hessians
 from shoal.sampling.stein._options import Bandwidth, check_bandwidth, check_optimizer
 from shoal.sampling.stein.svmd import check_closed_form, check_truncation

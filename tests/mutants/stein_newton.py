@@ -152,8 +152,8 @@ BUGS = (
         (
             "particles move first",
             FAMILY + "grassmann",
-            "points = dot(ensemble.points, moved)",
-            "points = dot(ensemble.points, projector)",
+            "direction_inside(kernel, ensemble, moved,",
+            "direction_inside(kernel, ensemble, projector,",
         ),
     ),
     *found_by(

@@ -9,6 +9,7 @@ BATCHES = "sampling/stein/test_random_batch.py"
 GRAPHS = "sampling/stein/test_message_passing.py"
 COIN = "sampling/stein/test_coin.py"
 MITOSIS = "sampling/stein/test_mitosis.py"
+DIRECTION = "shoal.sampling.stein._direction"
 ENSEMBLE = "shoal.sampling.stein._ensemble"
 FAMILY = "shoal.sampling.stein."
 
@@ -19,14 +20,14 @@ BUGS = (
         (),
         (
             "gradients of the kernel as if h were one",
-            ENSEMBLE,
+            DIRECTION,
             "ensemble.weights * jax.lax.rsqrt(ensemble.bandwidth),",
             "ensemble.weights,",
         ),
-        ("a sum instead of a mean", ENSEMBLE, "sums.total / ensemble.num_alive", "sums.total"),
+        ("a sum instead of a mean", DIRECTION, "sums.total / ensemble.num_alive", "sums.total"),
         (
-            "linear kernels around the mean",
-            ENSEMBLE,
+            "linear kernels around a point",
+            DIRECTION,
             "if kernel.has_jet and kernel.is_radial:",
             "if kernel.has_jet:",
         ),
@@ -38,7 +39,7 @@ BUGS = (
         (
             "the dead counted in the mean",
             ENSEMBLE,
-            "jnp.maximum(jnp.sum(state.alive), 1).astype(points.dtype)",
+            "jnp.maximum(num_alive, 1).astype(points.dtype)",
             "jnp.asarray(len(points), points.dtype)",
         ),
         (

@@ -9,7 +9,8 @@ from stein_targets import correlated, steps
 
 from shoal.sampling import stein
 from shoal.sampling.core import kernels, mirror
-from shoal.sampling.stein._ensemble import Method, stein_direction
+from shoal.sampling.stein._direction import stein_direction
+from shoal.sampling.stein._ensemble import Method
 from shoal.sampling.stein._options import check_bandwidth
 
 pytestmark = pytest.mark.quick_compiler

@@ -11,7 +11,7 @@ from stein_targets import correlated, correlated_score, double_loop, steps
 
 from shoal.sampling import stein
 from shoal.sampling.core import kernels, pairwise
-from shoal.sampling.stein._ensemble import Ensemble, stein_direction
+from shoal.sampling.stein._direction import Ensemble, stein_direction
 from shoal.sampling.stein.random_batch import direction_in_batches
 
 pytestmark = pytest.mark.quick_compiler
