@@ -13,6 +13,8 @@ from shoal.sampling import stein
 from shoal.sampling.core import kernels, mirror
 from shoal.sampling.stein import _kernel_rows
 
+pytestmark = pytest.mark.quick_compiler
+
 NUM, DIM, H, TRUNCATION, JITTER = 7, 4, 0.7, 0.9, 1e-5
 SGD = optax.sgd(1.0)
 SLOPE = np.array([1.5, -0.4, 2.0, 0.7])

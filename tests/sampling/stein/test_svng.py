@@ -11,6 +11,8 @@ import pytest
 from shoal.sampling import stein
 from shoal.sampling.core import minibatches
 
+pytestmark = pytest.mark.quick_compiler
+
 NUM, DIM, H, TRUNCATION, JITTER = 6, 3, 0.7, 0.9, 1e-5
 SGD = optax.sgd(1.0)
 rng = np.random.default_rng(4)
