@@ -32,7 +32,7 @@ def seeded(*edits: Edit) -> Iterator[None]:
     ValueError
         If an old text does not occur exactly once in its module.
     """
-    sources = _edited_sources(edits)
+    sources = edited_sources(edits)
     fresh = _dependents(frozenset(sources))
     saved = {name: sys.modules.pop(name) for name in fresh if name in sys.modules}
     finder = _Finder(sources)
@@ -89,7 +89,8 @@ class _Finder:
         return spec
 
 
-def _edited_sources(edits: tuple[Edit, ...]) -> dict[str, str]:
+def edited_sources(edits: tuple[Edit, ...]) -> dict[str, str]:
+    """Return the source of each edited module; raise ``ValueError`` as `seeded`."""
     sources: dict[str, str] = {}
     for name, old, new in edits:
         source = sources.get(name) or _paths()[name].read_text(encoding="utf-8")
