@@ -47,7 +47,7 @@ ENTRIES = {
             "key": KEY, "objectives": lambda x: np.ones((len(x), 2)), "bounds": BOX,
             "num_iterations": 1,
         } | given)),
-        key=kind.key(), num_iterations=kind.count(1, 0),
+        key=kind.key(), num_iterations=kind.count(0, 0),
         objectives=kind.Slot(lambda x: np.ones((len(x), 2)), {
             "number": bad(3.0), "text": bad("zdt1"), "None": bad(None),
             "one value": bad(lambda x: np.ones(len(x)), r"\(20,\)"),

@@ -33,9 +33,9 @@ class Row(NamedTuple):
 
 
 FAST = [
-    Row("tuned", 4, (0.5, 4.0)),
-    Row("interacting", 4, (0.5, 4.0)),
-    Row("generate", 3, (0.5, 4.0)),
+    Row("tuned", 2, (0.5, 4.0)),
+    Row("interacting", 2, (0.5, 4.0)),
+    Row("generate", 2, (0.5, 4.0)),
 ]
 # In all more than a hundred.
 SOAK = [
