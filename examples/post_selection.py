@@ -55,8 +55,9 @@ def draws(key: jax.Array, selection: selective.Selection, num_steps: int, num: i
 
 def intervals(key: jax.Array, selection: selective.Selection, num_steps: int, num: int) -> Any:
     """Return intervals that know of the selection, and classical ones, ``(levels, k, 2)``."""
+    key, errors = jax.random.split(key)
     found = draws(key, selection, num_steps, num)
-    ends = selective.confidence_intervals(key, selection, found, jnp.asarray(LEVELS))
+    ends = selective.confidence_intervals(errors, selection, found, jnp.asarray(LEVELS))
     width = jnp.asarray(norm.ppf((1 + LEVELS) / 2))[:, None]
     half = width * jnp.sqrt(jnp.diag(selection.covariance))
     classical = jnp.stack([selection.estimate - half, selection.estimate + half], -1)
@@ -83,7 +84,8 @@ def main(
     by_size = defaultdict(list)
     for key in jax.random.split(jax.random.key(0), num_data_sets):
         try:
-            found = selective.randomized_lasso(key, *data_set(key))
+            data, noise = jax.random.split(key)
+            found = selective.randomized_lasso(noise, *data_set(data))
         except ValueError:  # nothing was picked: there is nothing to say
             continue
         by_size[found.active.size].append(found)
