@@ -6,6 +6,7 @@ from typing import Any
 
 from shoal.sampling.core._checks import real_parameter
 from shoal.sampling.core.algorithm import Sampler
+from shoal.sampling.core.mirror import MirrorMap, euclidean
 
 
 @functools.cache
@@ -42,3 +43,15 @@ def make_sampler(
     """
     prepared = {name: prepare[name](value) for name, value in parameters.items()}
     return Sampler(build, prepared, prepare=tuple(prepare.items()), **settings)
+
+
+def check_mirror(mirror: Any) -> MirrorMap:
+    """Return a mirror map, that of all of space for None. Else raise."""
+    if mirror is None:
+        return euclidean()
+    if not isinstance(mirror, MirrorMap):
+        raise TypeError(
+            "mirror must be a map of shoal.sampling.core.mirror, such as mirror.simplex(), got "
+            f"{type(mirror).__name__}: {mirror!r}"
+        )
+    return mirror

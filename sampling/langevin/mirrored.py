@@ -32,6 +32,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from shoal.sampling.core._checks import check_callable, check_position, real_scalar
+from shoal.sampling.core._hyperparameters import check_mirror
 from shoal.sampling.core.algorithm import (
     Algorithm,
     LogDensity,
@@ -40,7 +41,7 @@ from shoal.sampling.core.algorithm import (
     Status,
     proposal_status,
 )
-from shoal.sampling.core.mirror import MirrorMap, euclidean
+from shoal.sampling.core.mirror import MirrorMap
 from shoal.sampling.core.random import check_key
 from shoal.sampling.langevin._accept import choose
 from shoal.sampling.langevin.metric import as_metric
@@ -109,7 +110,7 @@ def mirrored(
     >>> state.position.shape, round(float(state.position.sum()), 5)
     ((3,), 1.0)
     """
-    mirror = _check_mirror(mirror)
+    mirror = check_mirror(mirror)
     inner = _check_sampler(sampler)
     size = inner.parameters["step_size"] if step_size is None else step_size
     return make_sampler(
@@ -117,7 +118,7 @@ def mirrored(
         {"step_size": size, "mirror": mirror, "sampler": inner},
         {
             "step_size": check_positive("step_size"),
-            "mirror": _check_mirror,
+            "mirror": check_mirror,
             "sampler": _check_sampler,
         },
         # Samplers of other parts are other samplers: their options must differ.
@@ -163,11 +164,11 @@ def mirror_langevin(mirror: MirrorMap | None = None, step_size: Any = 0.001) -> 
     >>> bool((state.position > 0).all())
     True
     """
-    mirror = _check_mirror(mirror)
+    mirror = check_mirror(mirror)
     return make_sampler(
         _build_mirror_langevin,
         {"step_size": step_size, "mirror": mirror},
-        {"step_size": check_positive("step_size"), "mirror": _check_mirror},
+        {"step_size": check_positive("step_size"), "mirror": check_mirror},
         options=(("parts", jax.tree.structure(mirror)),),
         is_adjusted=False,
     )
@@ -229,17 +230,6 @@ def _build_mirror_langevin(
         return choose(is_accepted, new, state), info
 
     return Algorithm(init, step)
-
-
-def _check_mirror(mirror: Any) -> MirrorMap:
-    if mirror is None:
-        return euclidean()
-    if not isinstance(mirror, MirrorMap):
-        raise TypeError(
-            "mirror must be a map of shoal.sampling.core.mirror, such as mirror.simplex(), got "
-            f"{type(mirror).__name__}: {mirror!r}"
-        )
-    return mirror
 
 
 def _check_sampler(sampler: Any) -> Sampler:

@@ -10,7 +10,6 @@ import optax
 from shoal.sampling.core import bandwidth as bandwidths, pairwise
 from shoal.sampling.core._checks import choice, real_parameter
 from shoal.sampling.core.kernels import IMQ, Kernel, as_kernel
-from shoal.sampling.core.mirror import MirrorMap, euclidean
 
 RULES = ("tracked", "tracked_log", *(rule for rule in bandwidths.RULES if rule != "fixed"))
 _FIRST_UPDATES = 5
@@ -105,15 +104,3 @@ def check_optimizer(optimizer: Any) -> optax.GradientTransformation:
             f"{type(optimizer).__name__}: {optimizer!r}"
         )
     return optimizer
-
-
-def check_mirror(mirror: Any) -> MirrorMap:
-    """Return a mirror map, that of all of space for None. Else raise."""
-    if mirror is None:
-        return euclidean()
-    if not isinstance(mirror, MirrorMap):
-        raise TypeError(
-            "mirror must be a map of shoal.sampling.core.mirror, such as mirror.simplex(), got "
-            f"{type(mirror).__name__}: {mirror!r}"
-        )
-    return mirror

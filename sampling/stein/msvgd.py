@@ -23,7 +23,7 @@ import jax
 import optax
 
 from shoal.sampling.core._checks import choice
-from shoal.sampling.core._hyperparameters import make_sampler
+from shoal.sampling.core._hyperparameters import check_mirror, make_sampler
 from shoal.sampling.core._kernel_sums import dot
 from shoal.sampling.core.algorithm import Algorithm, LogDensity, Sampler
 from shoal.sampling.core.kernels import Kernel
@@ -36,7 +36,6 @@ from shoal.sampling.stein._options import (
     Bandwidth,
     check_bandwidth,
     check_kernel,
-    check_mirror,
     check_optimizer,
 )
 

@@ -37,7 +37,7 @@ import jax
 import optax
 
 from shoal.sampling.core._checks import check_flag, real_parameter
-from shoal.sampling.core._hyperparameters import check_positive, make_sampler
+from shoal.sampling.core._hyperparameters import check_mirror, check_positive, make_sampler
 from shoal.sampling.core.algorithm import Algorithm, LogDensity, Sampler
 from shoal.sampling.core.kernels import Kernel
 from shoal.sampling.core.mirror import MirrorMap
@@ -49,7 +49,6 @@ from shoal.sampling.stein._options import (
     Bandwidth,
     check_bandwidth,
     check_kernel,
-    check_mirror,
     check_optimizer,
 )
 
